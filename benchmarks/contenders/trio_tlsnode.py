@@ -1,0 +1,54 @@
+"""This package."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
+
+import trio
+from OpenSSL import SSL
+
+import trio_tlsnode as tls
+
+from .on_trio import TrioPeer, stream_channel
+from .peer import HOST, SERVER_NAME, Channel
+
+
+class TLSNodePeer(TrioPeer):
+    """pyOpenSSL's TLS over trio, as this package does it."""
+
+    packages = ("trio", "pyOpenSSL", "cryptography")
+
+    def versions(self) -> dict[str, str]:
+        openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()
+        return {"trio_tlsnode": tls.__version__} | super().versions() | {"OpenSSL": openssl}
+
+    async def serve(
+        self, answer: Callable[[Channel], Awaitable[None]], listening: Callable[[int], None]
+    ) -> None:
+        async def handler(stream: tls.TLSStream) -> None:
+            await answer(stream_channel(stream))
+
+        context = self._context(key=self.setup.key, cert=self.setup.cert)
+        server = tls.TLSServer(handler, context)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, 0, HOST)
+            listening(server.addresses[0].port)
+
+    async def connect(self, port: int) -> Channel:
+        return stream_channel(
+            await tls.connect(HOST, port, context=self._client_context, server_name=SERVER_NAME)
+        )
+
+    @cached_property
+    def _client_context(self) -> tls.SecureContext:
+        return self._context(ca=self.setup.ca)
+
+    def _context(self, **options: Any) -> tls.SecureContext:
+        if self.setup.groups is not None:
+            options["groups"] = self.setup.groups
+        return tls.SecureContext(min_version="TLSv1.3", ciphers="TLS_AES_256_GCM_SHA384", **options)
+
+
+PEER = TLSNodePeer

@@ -1,0 +1,63 @@
+"""What all test modules share: the foreign peers, and how hypothesis runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from cryptography.hazmat.backends.openssl import backend
+from hypothesis import settings
+
+FOREIGN_PEERS = {"node": "--version", "openssl": "version", "curl": "--version"}
+
+# The same examples each time: a failure in one run is a failure in every run.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
+
+
+def pytest_report_header() -> list[str]:
+    versions = [f"linked: {backend.openssl_version_text()}"]
+    for name, option in FOREIGN_PEERS.items():
+        path = shutil.which(name)
+        if path is None:
+            versions.append(f"{name}: not on the PATH")
+        else:
+            output = subprocess.run([path, option], capture_output=True, text=True, check=False).stdout
+            versions.append(f"{name}: {output.partition(os.linesep)[0].partition(' (')[0]}")
+    return versions
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not FOREIGN_PEERS.keys().isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("interop")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of Node.js."""
+    return _foreign_peer("node")
+
+
+@pytest.fixture(scope="session")
+def openssl() -> str:
+    """The path of the openssl command."""
+    return _foreign_peer("openssl")
+
+
+@pytest.fixture(scope="session")
+def curl() -> str:
+    """The path of curl."""
+    return _foreign_peer("curl")
+
+
+def _foreign_peer(name: str) -> str:
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    reason = f"{name} is not on the PATH"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and CI=true requires it")
+    pytest.skip(reason)

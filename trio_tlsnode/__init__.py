@@ -1,0 +1,77 @@
+"""TLS for Trio: everything that Node.js's ``tls`` module offers, on pyOpenSSL."""
+
+from ._openssl.library import features
+from ._version import __version__
+from .addresses import Address
+from .alerts import Alert
+from .certificates import Certificate
+from .client import connect, connect_unix, wrap_client
+from .client_hello import ClientHello
+from .context import SecureContext
+from .defaults import defaults
+from .engine import Engine, Want
+from .errors import (
+    CallbackError,
+    CertificateError,
+    CertificateProblem,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConnectError,
+    ConnectionFailed,
+    ConnectionLost,
+    FeatureUnavailable,
+    HandshakeTimeout,
+    IdentityError,
+    NotTLS,
+    PeerAlert,
+    ProtocolError,
+    TLSError,
+    TruncationError,
+)
+from .identity import check_server_identity
+from .info import Cipher, ConnectionInfo, StreamStatistics
+from .listener import TLSListener
+from .server import ServerStatistics, TLSServer
+from .stream import TLSStream
+from .supervision import TLSClientErrors
+
+__all__ = [
+    "Address",
+    "Alert",
+    "CallbackError",
+    "Certificate",
+    "CertificateError",
+    "CertificateProblem",
+    "Cipher",
+    "ClientHello",
+    "ConfigurationError",
+    "ConfigurationTypeError",
+    "ConnectError",
+    "ConnectionFailed",
+    "ConnectionInfo",
+    "ConnectionLost",
+    "Engine",
+    "FeatureUnavailable",
+    "HandshakeTimeout",
+    "IdentityError",
+    "NotTLS",
+    "PeerAlert",
+    "ProtocolError",
+    "SecureContext",
+    "ServerStatistics",
+    "StreamStatistics",
+    "TLSClientErrors",
+    "TLSError",
+    "TLSListener",
+    "TLSServer",
+    "TLSStream",
+    "TruncationError",
+    "Want",
+    "__version__",
+    "check_server_identity",
+    "connect",
+    "connect_unix",
+    "defaults",
+    "features",
+    "wrap_client",
+]

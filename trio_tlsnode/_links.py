@@ -1,0 +1,227 @@
+"""Links: how ciphertext moves between an engine and the transport below it.
+
+There are two: `SocketLink` reads a socket into the thread's buffer and writes from it, and `StreamLink` uses the
+methods that every `trio.abc.Stream` has.  Neither knows TLS.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import trio
+
+from ._openssl.buffers import INCOMING_SIZE, buffers
+from ._openssl.library import pointer_to
+from .addresses import Address
+from .errors import ConnectionLost
+
+Feed = Callable[[Any, int], None]
+"""Takes ciphertext: a pointer and a length."""
+
+# What one receive_some() of a generic transport is asked for.
+_STREAM_READ_SIZE: Final = 64 * 1024
+
+
+class Link(abc.ABC):
+    """How ciphertext moves.
+
+    Attributes:
+        resumable: Whether a cancelled `send` has sent nothing; otherwise nobody knows how much.
+        transport: The stream below.
+        local_address: Where we are, if the transport can tell.
+        remote_address: Where the peer is, if the transport can tell.
+    """
+
+    __slots__ = ("local_address", "remote_address", "transport")
+
+    resumable: ClassVar[bool]
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self.transport: Any = transport
+        self.local_address: Address | None = None
+        self.remote_address: Address | None = None
+
+    @abc.abstractmethod
+    async def fill(self, feed: Feed) -> bool:
+        """Wait for ciphertext and feed it; return False if the transport has ended.
+
+        Nothing is awaited between reading and feeding.  Cancelling loses nothing.
+
+        Raises:
+            ConnectionLost: the transport broke.
+            trio.ClosedResourceError: it was closed, before or meanwhile.
+        """
+
+    @abc.abstractmethod
+    def fill_nowait(self, feed: Feed) -> bool:
+        """Feed what has arrived, if the transport can tell without waiting; return whether there was any."""
+
+    @abc.abstractmethod
+    def send_nowait(self, data: memoryview) -> int:
+        """Send what the transport takes without waiting; return how many bytes.
+
+        Raises:
+            ConnectionLost: the transport broke.
+            trio.ClosedResourceError: it was closed.
+        """
+
+    @abc.abstractmethod
+    async def send(self, data: bytes) -> int:
+        """Send some or all data, waiting once; return how many bytes.
+
+        Raises:
+            ConnectionLost: the transport broke.
+            trio.ClosedResourceError: it was closed, before or meanwhile.
+        """
+
+    @abc.abstractmethod
+    def discard_nowait(self) -> None:
+        """Throw away what has arrived, if the transport can tell without waiting."""
+
+
+class SocketLink(Link):
+    """Moves ciphertext between a socket and the thread's buffers, without copies of its own."""
+
+    __slots__ = ("_more",)
+
+    resumable = True
+
+    def __init__(self, transport: trio.SocketStream) -> None:
+        super().__init__(transport)
+        sock = transport.socket
+        # A peer that has reset the connection has no address any more, nor has a closed socket.
+        with contextlib.suppress(OSError):
+            self.local_address = Address.from_sockname(sock.family, sock.getsockname())
+            self.remote_address = Address.from_sockname(sock.family, sock.getpeername())
+        # Whether the last read filled the buffer.  If not, the socket was empty after it: it costs less to
+        # wait at once than to ask once more.
+        self._more = False
+
+    def _fileno(self) -> int:
+        # Asked for at each use: a number kept across a wait may be another connection's by then.
+        fileno = self.transport.socket.fileno()
+        if fileno < 0:
+            raise trio.ClosedResourceError("this stream was closed")
+        return fileno  # type: ignore[no-any-return]
+
+    def _read(self) -> int:
+        """Read into the thread's buffer; return -1 if there is nothing yet."""
+        try:
+            count = os.readv(self._fileno(), (buffers.incoming_view,))
+        except BlockingIOError:
+            self._more = False
+            return -1
+        except OSError as error:
+            raise _lost(error) from error
+        self._more = count == INCOMING_SIZE
+        return count
+
+    async def fill(self, feed: Feed) -> bool:
+        """Wait for the socket to be readable, read once, and feed."""
+        if not self._more:
+            await trio.lowlevel.wait_readable(self._fileno())
+        while (count := self._read()) < 0:
+            await trio.lowlevel.wait_readable(self._fileno())
+        if count:
+            feed(buffers.incoming, count)
+        return count > 0
+
+    def fill_nowait(self, feed: Feed) -> bool:
+        """Read once, if there is anything, and feed."""
+        count = self._read()
+        if count > 0:
+            feed(buffers.incoming, count)
+        return count > 0
+
+    def send_nowait(self, data: memoryview) -> int:
+        """Write to the socket what fits into the kernel's buffer."""
+        try:
+            return os.write(self._fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise _lost(error) from error
+
+    async def send(self, data: bytes) -> int:
+        """Wait until the socket takes something, and write once."""
+        await trio.lowlevel.wait_writable(self._fileno())
+        return self.send_nowait(memoryview(data))
+
+    def discard_nowait(self) -> None:
+        """Read until the socket is empty: closing it over unread input resets the connection."""
+        with contextlib.suppress(ConnectionLost):
+            while self._read() == INCOMING_SIZE:
+                pass
+
+
+class StreamLink(Link):
+    """Moves ciphertext through the methods of any `trio.abc.Stream`."""
+
+    __slots__ = ()
+
+    resumable = False
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        super().__init__(transport)
+        # TLS over TLS, and wrappers that tell where they lead to.
+        self.local_address = _address_of(transport, "local_address")
+        self.remote_address = _address_of(transport, "remote_address")
+
+    async def fill(self, feed: Feed) -> bool:
+        """Receive once, and feed."""
+        try:
+            data = await self.transport.receive_some(_STREAM_READ_SIZE)
+        except trio.BrokenResourceError as error:
+            raise _broken(error) from error
+        if data:
+            feed(pointer_to(data), len(data))
+        return bool(data)
+
+    def fill_nowait(self, feed: Feed) -> bool:
+        """Feed nothing: a stream cannot be asked without waiting."""
+        return False
+
+    def send_nowait(self, data: memoryview) -> int:
+        """Send nothing: a stream cannot be asked without waiting."""
+        return 0
+
+    async def send(self, data: bytes) -> int:
+        """Send all data."""
+        try:
+            await self.transport.send_all(data)
+        except trio.BrokenResourceError as error:
+            raise _broken(error) from error
+        return len(data)
+
+    def discard_nowait(self) -> None:
+        """Discard nothing: a stream cannot be asked without waiting."""
+
+
+def link_for(transport: trio.abc.Stream) -> Link:
+    """Return the link that suits a transport."""
+    # A subclass may have its own ideas of sending and receiving, which only its methods know.
+    if type(transport) is trio.SocketStream and hasattr(os, "readv"):
+        return SocketLink(transport)
+    return StreamLink(transport)
+
+
+def _address_of(transport: object, name: str) -> Address | None:
+    address = getattr(transport, name, None)
+    return address if isinstance(address, Address) else None
+
+
+def _lost(error: OSError) -> ConnectionLost:
+    code = errno.errorcode.get(error.errno or 0, "ECONNRESET")
+    return ConnectionLost(f"the connection was lost: {os.strerror(error.errno or errno.ECONNRESET)}", code=code)
+
+
+def _broken(error: trio.BrokenResourceError) -> ConnectionLost:
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return _lost(cause)
+    return ConnectionLost("the connection was lost: the transport broke")

@@ -1,0 +1,463 @@
+"""Connection: one ``SSL`` between two memory BIOs, and the verbs that move its bytes.
+
+Each verb returns a value, or None for "feed me ciphertext first", and raises one TLSError.  The verbs of the data
+phase call the library directly and hold no Python objects of their own: they are what every byte passes through.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+from ..alerts import Alert
+from ..errors import CertificateError, ConnectionFailed
+from ..iana import CIPHER_SUITES
+from ..info import Cipher
+from . import error_queue
+from .buffers import MAX_CIPHERTEXT_RECORD, MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, buffers
+from .library import NULL, ffi, lib
+from .verification import PeerVerification, der_of, ders_of
+
+_SSL_read = lib.SSL_read
+_SSL_write = lib.SSL_write
+_SSL_get_error = lib.SSL_get_error
+_BIO_read = lib.BIO_read
+_BIO_write = lib.BIO_write
+_WANT_READ = lib.SSL_ERROR_WANT_READ
+_ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
+# A memory BIO never shrinks: one that has held more than this is replaced once it is empty.
+_SMALL = 2048
+_MEMORY = lib.BIO_s_mem()
+# Enough to tell what a peer speaks that does not speak TLS.
+_FIRST_BYTES = 64
+# Receives a pointer that nobody looks at.
+_no_data = ffi.new("char **")
+_STORE_CTX_SSL = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+
+# Callbacks are made once and find their connection here: one per connection would be a cycle through C, which
+# only the garbage collector could free, and a freed one is not a crash but a call of somebody else's.
+_connections: weakref.WeakValueDictionary[Any, Connection] = weakref.WeakValueDictionary()
+
+
+@ffi.callback("int(int, X509_STORE_CTX *)", error=0)  # type: ignore[untyped-decorator]
+def on_verify(ok: int, store_ctx: Any) -> int:
+    """``SSL_CTX_set_verify``'s callback."""
+    ssl = ffi.cast("SSL *", lib.X509_STORE_CTX_get_ex_data(store_ctx, _STORE_CTX_SSL))
+    verification = _connections[ssl].verification
+    return int(verification is not None and verification.on_verify(ok, store_ctx))
+
+
+# 2 is SSL_TLSEXT_ERR_ALERT_FATAL: 0, cffi's default after an exception, would mean agreement.
+@ffi.callback(
+    "int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", error=2
+)  # type: ignore[untyped-decorator]
+def on_alpn_select(ssl: Any, out: Any, outlen: Any, offered: Any, offered_length: int, _arg: Any) -> int:
+    """``SSL_CTX_set_alpn_select_cb``'s callback: answers with what was decided from the ClientHello."""
+    chosen = _connections[ssl].alpn_choice
+    if chosen is None:
+        return 3  # SSL_TLSEXT_ERR_NOACK
+    protocols = bytes(ffi.buffer(offered, offered_length))
+    position = 0
+    while position < len(protocols):
+        length = protocols[position]
+        if protocols[position + 1 : position + 1 + length] == chosen:
+            out[0] = offered + position + 1
+            outlen[0] = length
+            return 0
+        position += 1 + length
+    # The second hello after a HelloRetryRequest offers something else than the first one did.
+    return 2
+
+
+@ffi.callback("int(SSL *, int *, void *)", error=2)  # type: ignore[untyped-decorator]
+def on_server_name(_ssl: Any, _alert: Any, _arg: Any) -> int:
+    """``SSL_CTX_set_tlsext_servername_callback``'s callback: acknowledges the name.
+
+    Without one, OpenSSL forgets the name that the client sent.
+    """
+    return 0
+
+
+_ciphers: dict[Any, Cipher] = {}
+
+
+def _cipher(pointer: Any, ssl: Any) -> Cipher:
+    """Return an ``SSL_CIPHER *`` as a value; they are OpenSSL's constants, so each is made once."""
+    if not _ciphers:
+        for first in (0x00, 0x13, 0xC0, 0xCC):
+            for second in range(256):
+                found = lib.SSL_CIPHER_find(ssl, bytes((first, second)))
+                if found != NULL:
+                    name = ffi.string(lib.SSL_CIPHER_get_name(found)).decode()
+                    _ciphers[found] = Cipher(
+                        name=name,
+                        standard_name=CIPHER_SUITES.get(first << 8 | second, name),
+                        version=ffi.string(lib.SSL_CIPHER_get_version(found)).decode(),
+                        secret_bits=lib.SSL_CIPHER_get_bits(found, NULL),
+                    )
+    return _ciphers[pointer]
+
+
+class Negotiated(NamedTuple):
+    """What OpenSSL tells of a finished handshake, apart from the verdict on the peer."""
+
+    protocol: str
+    cipher: Cipher
+    alpn_protocol: str | None
+    server_name: str | None
+    session_reused: bool
+    verify_result: int
+    certificate: bytes | None
+    peer_chain: tuple[bytes, ...]
+    verified_chain: tuple[bytes, ...]
+
+
+class Connection:
+    """One connection's ``SSL`` and its two memory BIOs.
+
+    Attributes:
+        verification: The verdict on the peer's chain, if one is to be made.
+        alpn_choice: A server's choice of protocol, made from the ClientHello.
+        peer_closed: Whether the peer's close_notify has been read.
+        early: What was fed before there is an ``SSL``, or after it was released.
+        first_bytes: The first bytes that the peer sent, at most 64 of them.
+        ciphertext_received: What was fed so far, in bytes.
+        ciphertext_sent: What was drained so far, in bytes.
+        plaintext_received: What was decrypted so far, in bytes.
+        plaintext_sent: What was encrypted so far, in bytes.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_borrowed",
+        "_digested",
+        "_error",
+        "_rbio",
+        "_rbio_grown",
+        "_ssl",
+        "_ssl_ctx",
+        "_wbio",
+        "_wbio_grown",
+        "alpn_choice",
+        "ciphertext_received",
+        "ciphertext_sent",
+        "early",
+        "first_bytes",
+        "peer_closed",
+        "plaintext_received",
+        "plaintext_sent",
+        "verification",
+    )
+
+    def __init__(self) -> None:
+        self._ssl: Any = None
+        self._ssl_ctx: Any = None
+        self._rbio: Any = None
+        self._wbio: Any = None
+        self._rbio_grown = False
+        self._wbio_grown = False
+        # The memory that the input BIO reads from in place, as long as it is not digested.
+        self._borrowed: Any = None
+        # Whether OpenSSL has seen all that was fed, so that asking it again is of no use.
+        self._digested = True
+        self._error: ConnectionFailed | None = None
+        self.verification: PeerVerification | None = None
+        self.alpn_choice: bytes | None = None
+        self.peer_closed = False
+        self.early = bytearray()
+        self.first_bytes = b""
+        self.ciphertext_received = 0
+        self.ciphertext_sent = 0
+        self.plaintext_received = 0
+        self.plaintext_sent = 0
+
+    # Setting up and letting go
+
+    def open(
+        self,
+        ssl_ctx: Any,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        alpn_protocols: bytes | None = None,
+    ) -> None:
+        """Make the ``SSL`` from an ``SSL_CTX``; nothing is sent yet.
+
+        Args:
+            ssl_ctx: The context, kept alive as long as the connection.
+            server_side: Which role to take.
+            server_name: What a client sends as SNI.
+            alpn_protocols: What a client offers, in wire format.
+        """
+        ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
+        self._ssl = ssl
+        self._ssl_ctx = ssl_ctx
+        self._rbio = lib.BIO_new(_MEMORY)
+        self._wbio = lib.BIO_new(_MEMORY)
+        lib.SSL_set_bio(ssl, self._rbio, self._wbio)
+        _connections[ssl] = self
+        if server_side:
+            lib.SSL_set_accept_state(ssl)
+            if self.early:
+                early, self.early = bytes(self.early), bytearray()
+                _BIO_write(self._rbio, early, len(early))
+                self._rbio_grown = True
+                self._digested = False
+            return
+        lib.SSL_set_connect_state(ssl)
+        if server_name is not None:
+            lib.SSL_set_tlsext_host_name(ssl, server_name.encode("ascii"))
+        if alpn_protocols is not None:
+            lib.SSL_set_alpn_protos(ssl, alpn_protocols, len(alpn_protocols))
+
+    def release(self) -> None:
+        """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
+        ssl, self._ssl = self._ssl, None
+        self._ssl_ctx = self._rbio = self._wbio = self._borrowed = self.verification = None
+        if ssl is not None:
+            _connections.pop(ssl, None)
+            ffi.release(ssl)
+
+    # Ciphertext
+
+    def feed_from(self, source: Any, length: int) -> None:
+        """Take ciphertext from memory; a large piece is not copied.
+
+        The memory must keep its content until the next verb has returned.  What comes before there is an
+        ``SSL`` is held in `early`.
+
+        Args:
+            source: A cffi pointer that keeps its memory alive.
+            length: How many bytes.
+        """
+        self.ciphertext_received += length
+        if not self.first_bytes:
+            self.first_bytes = ffi.buffer(source, min(length, _FIRST_BYTES))[:]
+        if self._ssl is None:
+            self.early += ffi.buffer(source, length)
+            return
+        if length > MAX_PLAINTEXT_RECORD and self._digested:
+            bio = lib.BIO_new_mem_buf(source, length)
+            lib.BIO_set_mem_eof_return(bio, -1)
+            self._replace_rbio(bio)
+            self._borrowed = source
+        else:
+            if self._borrowed is not None:
+                self._settle()
+            _BIO_write(self._rbio, source, length)
+            if length > _SMALL:
+                self._rbio_grown = True
+        self._digested = False
+
+    def _replace_rbio(self, bio: Any) -> None:
+        lib.SSL_set_bio(self._ssl, bio, self._wbio)
+        self._rbio = bio
+        self._rbio_grown = False
+
+    def _replace_wbio(self) -> None:
+        self._wbio = lib.BIO_new(_MEMORY)
+        lib.SSL_set_bio(self._ssl, self._rbio, self._wbio)
+        self._wbio_grown = False
+
+    def _settle(self) -> None:
+        """Copy what is left of borrowed memory, which is somebody else's once a verb has returned."""
+        bio = lib.BIO_new(_MEMORY)
+        copied = False
+        while (count := _BIO_read(self._rbio, buffers.outgoing, OUTGOING_SIZE)) > 0:
+            _BIO_write(bio, buffers.outgoing, count)
+            copied = True
+        self._replace_rbio(bio)
+        self._borrowed = None
+        self._rbio_grown = copied
+
+    def _all_digested(self) -> None:
+        """Note that OpenSSL waits for more, and give back what the BIOs hold in vain."""
+        self._digested = True
+        if self._borrowed is not None or self._rbio_grown:
+            self._replace_rbio(lib.BIO_new(_MEMORY))
+            self._borrowed = None
+        if self._wbio_grown and lib.BIO_get_mem_data(self._wbio, _no_data) == 0:
+            self._replace_wbio()
+
+    def drain_into(self, used: int) -> int:
+        """Move pending ciphertext behind the first ``used`` bytes of the thread's outgoing buffer.
+
+        Returns:
+            How many bytes of the buffer are used now.
+        """
+        moved: int = _BIO_read(self._wbio, buffers.outgoing + used, OUTGOING_SIZE - used)
+        if moved <= 0:
+            return used
+        self.ciphertext_sent += moved
+        if moved > _SMALL:
+            self._wbio_grown = True
+        return used + moved
+
+    # The data phase
+
+    def read_into(self, destination: Any, size: int) -> int | None:
+        """Decrypt at most ``size`` bytes to a cffi pointer.
+
+        Returns:
+            How many; 0 after the peer's close_notify; None if ciphertext is needed first.
+
+        Raises:
+            ConnectionFailed: the peer sent an alert, or something that is no TLS.
+        """
+        if self._error is not None:
+            raise self._error.again()
+        if self._digested:
+            return 0 if self.peer_closed else None
+        ssl = self._ssl
+        total = 0
+        while total < size:
+            count = _SSL_read(ssl, destination + total, size - total)
+            if count > 0:
+                total += count
+                continue
+            status = _SSL_get_error(ssl, count)
+            if status == _WANT_READ:
+                self._all_digested()
+            elif status == _ZERO_RETURN:
+                self._all_digested()
+                self.peer_closed = True
+            else:
+                self._keep_error()
+            break
+        self.plaintext_received += total
+        if self._borrowed is not None:
+            self._settle()
+        if total or self.peer_closed:
+            return total
+        if self._error is not None:
+            raise self._error.again()
+        return None
+
+    def peek(self) -> None:
+        """Look whether the next thing that the peer said ends the connection.
+
+        Raises:
+            ConnectionFailed: it did: an alert, or something that is no TLS.
+        """
+        if self._digested:
+            return
+        count = lib.SSL_peek(self._ssl, buffers.plaintext, 1)
+        if self._borrowed is not None:
+            self._settle()
+        if count <= 0 and _SSL_get_error(self._ssl, count) == lib.SSL_ERROR_SSL:
+            raise self._keep_error().again()
+
+    def write_from(self, source: Any, offset: int, length: int, used: int) -> tuple[int, int]:
+        """Encrypt from a cffi pointer into the thread's outgoing buffer, until either is at its end.
+
+        Each record is taken out of the BIO at once: a BIO that holds more than one grows and is cleared,
+        which costs more than the encryption.
+
+        Args:
+            source: The plaintext.
+            offset: How many bytes of it are done.
+            length: How many bytes it has.
+            used: How many bytes of the outgoing buffer are used.
+
+        Returns:
+            `offset` and `used` as they are now.
+
+        Raises:
+            ConnectionFailed: OpenSSL cannot encrypt any more.
+        """
+        if self._error is not None:
+            raise self._error.again()
+        ssl = self._ssl
+        wbio = self._wbio
+        outgoing = buffers.outgoing
+        offset_before, used_before = offset, used
+        while offset < length and used <= OUTGOING_SIZE - MAX_CIPHERTEXT_RECORD:
+            count = _SSL_write(ssl, source + offset, min(length - offset, MAX_PLAINTEXT_RECORD))
+            if count <= 0:
+                raise self._keep_error().again()
+            offset += count
+            used += _BIO_read(wbio, outgoing + used, OUTGOING_SIZE - used)
+        self.plaintext_sent += offset - offset_before
+        self.ciphertext_sent += used - used_before
+        if used - used_before > _SMALL:
+            self._wbio_grown = True
+        return offset, used
+
+    def send_close_notify(self) -> None:
+        """Put a close_notify into the outgoing BIO; only once, and only after the handshake.
+
+        A second ``SSL_shutdown`` would look for the peer's, and end the connection over data before it.
+        """
+        lib.SSL_shutdown(self._ssl)
+        error_queue.drain()
+
+    # The handshake
+
+    def step_handshake(self) -> bool:
+        """Do what can be done of the handshake with the ciphertext that was fed.
+
+        Returns:
+            Whether it is done; if not, ciphertext is needed first.
+
+        Raises:
+            ConnectionFailed: it failed; the alert for the peer is pending.
+        """
+        if self._error is not None:
+            raise self._error.again()
+        result = lib.SSL_do_handshake(self._ssl)
+        if result == 1:
+            if self._borrowed is not None:
+                self._settle()
+            return True
+        if _SSL_get_error(self._ssl, result) == _WANT_READ:
+            self._all_digested()
+            return False
+        raise self._keep_error().again()
+
+    def _keep_error(self) -> ConnectionFailed:
+        """Take the error that OpenSSL reports, once only, and keep it; what is raised are copies of it.
+
+        The one that is kept has no traceback, and so no reference to those who hold this object.
+        """
+        error = error_queue.connection_error()
+        if error.code == "ERR_SSL_CERTIFICATE_VERIFY_FAILED" and self.verification is not None:
+            error = self.verification.error() or error
+        elif error.code == "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE":
+            error = CertificateError(error.reason, code=error.code)
+        self._error = error
+        return error
+
+    @property
+    def openssl_state(self) -> str | None:
+        """How far the handshake got, in OpenSSL's words; None while there is no ``SSL``."""
+        if self._ssl is None:
+            return None
+        return ffi.string(lib.SSL_state_string_long(self._ssl)).decode()  # type: ignore[no-any-return]
+
+    def negotiated(self, *, server_side: bool) -> Negotiated:
+        """Read off what the handshake has negotiated."""
+        ssl = self._ssl
+        alpn, alpn_length = ffi.new("unsigned char **"), ffi.new("unsigned int *")
+        lib.SSL_get0_alpn_selected(ssl, alpn, alpn_length)
+        name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
+        own = lib.SSL_get_certificate(ssl)
+        peer_chain = ders_of(lib.SSL_get_peer_cert_chain(ssl))
+        if server_side or not peer_chain:
+            # A server's view of the chain leaves out the client's own certificate.
+            peer = lib.SSL_get_peer_certificate(ssl)
+            if peer != NULL:
+                peer_chain = (der_of(peer), *peer_chain)
+                lib.X509_free(peer)
+        return Negotiated(
+            protocol=ffi.string(lib.SSL_get_version(ssl)).decode(),
+            cipher=_cipher(lib.SSL_get_current_cipher(ssl), ssl),
+            alpn_protocol=ffi.unpack(ffi.cast("char *", alpn[0]), alpn_length[0]).decode("latin-1")
+            if alpn_length[0]
+            else None,
+            server_name=None if name == NULL else ffi.string(name).decode("latin-1"),
+            session_reused=lib.SSL_session_reused(ssl) == 1,
+            verify_result=lib.SSL_get_verify_result(ssl),
+            certificate=None if own == NULL else der_of(own),
+            peer_chain=peer_chain,
+            verified_chain=ders_of(lib.SSL_get0_verified_chain(ssl)),
+        )

@@ -1,0 +1,190 @@
+"""SSL_CTX: what connections are made from, built once from parsed options."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography import x509
+
+from ..credentials import CertifiedKey
+from ..errors import ConfigurationError, FeatureUnavailable
+from . import error_queue
+from .connection import on_alpn_select, on_server_name, on_verify
+from .library import NULL, SSL, crypto, features, lib
+
+VERIFY_NONE: int = lib.SSL_VERIFY_NONE
+VERIFY_PEER: int = lib.SSL_VERIFY_PEER
+VERIFY_REQUIRED: int = lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+
+VERSIONS = {
+    "TLSv1": lib.TLS1_VERSION,
+    "TLSv1.1": lib.TLS1_1_VERSION,
+    "TLSv1.2": lib.TLS1_2_VERSION,
+    "TLSv1.3": lib.TLS1_3_VERSION,
+}
+"""The protocol versions by Node's names, oldest first."""
+
+TLS13_CIPHERS = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+"""The suites that are on by default in TLS 1.3, in OpenSSL's order."""
+
+
+def _refused(error: SSL.Error | crypto.Error, reason: str, option: str) -> ConfigurationError:
+    """Return pyOpenSSL's error as ours, with Node's code."""
+    # pyOpenSSL's entries are (library, function, reason).
+    library, *_, detail = error.args[0][0] if error.args and error.args[0] else ("", "")
+    code = error_queue.node_code(library, detail) if detail else None
+    detail = detail and f": {detail}"
+    return ConfigurationError(f"{reason}{detail}", code=code, option=option)
+
+
+class SSLContext:
+    """One ``SSL_CTX`` for one role.
+
+    Attributes:
+        pointer: The ``SSL_CTX *``, kept alive by this object.
+    """
+
+    def __init__(self, *, server_side: bool, verify_mode: int) -> None:
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
+        self.pointer: Any = self._context._context  # noqa: SLF001 - the seam's business
+        ctx = self.pointer
+        # Partial writes would hand back the loop over records that write_from does anyway.
+        lib.SSL_CTX_clear_mode(ctx, lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+        lib.SSL_CTX_set_mode(ctx, lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | lib.SSL_MODE_RELEASE_BUFFERS)
+        options = lib.SSL_OP_NO_COMPRESSION | lib.SSL_OP_NO_RENEGOTIATION
+        if server_side:
+            options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
+            lib.SSL_CTX_set_alpn_select_cb(ctx, on_alpn_select, NULL)
+            lib.SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name)
+        lib.SSL_CTX_set_verify(ctx, verify_mode, on_verify)
+        lib.SSL_CTX_set_options(ctx, options)
+
+    def set_versions(self, least: str, greatest: str) -> None:
+        """Allow the protocol versions from `least` to `greatest`, both of `VERSIONS`."""
+        self._context.set_min_proto_version(VERSIONS[least])
+        self._context.set_max_proto_version(VERSIONS[greatest])
+
+    def set_ciphers(self, ciphers: str) -> bool:
+        """Allow the cipher suites of an OpenSSL list in which TLS 1.3's names may stand too.
+
+        Without a name of TLS 1.3 its default suites stay; without anything else there is no suite for the
+        older versions.
+
+        Returns:
+            Whether there are suites for versions before TLS 1.3.
+
+        Raises:
+            ConfigurationError: nothing matches, ``ERR_SSL_NO_CIPHER_MATCH``.
+        """
+        elements = [name for name in ciphers.replace(",", ":").replace(" ", ":").split(":") if name]
+        tls13 = [name.upper() for name in elements if name.upper().startswith(("TLS_", "!TLS_"))]
+        older = [name for name in elements if name.upper() not in tls13]
+        excluded = {name[1:] for name in tls13 if name[0] == "!"}
+        wanted = [name for name in tls13 if name[0] != "!"] or (list(TLS13_CIPHERS) if excluded else [])
+        try:
+            if not elements:
+                self._context.set_cipher_list(b"")
+            if tls13:
+                self._context.set_tls13_ciphersuites(
+                    ":".join(name for name in wanted if name not in excluded).encode()
+                )
+            if older:
+                self._context.set_cipher_list(":".join(older).encode())
+        except SSL.Error as error:
+            raise _refused(error, f"no cipher suite matches {ciphers!r}", "ciphers") from error
+        return bool(older)
+
+    def set_groups(self, groups: str) -> None:
+        """Allow the key-exchange groups of a list separated by colons, most preferred first.
+
+        Raises:
+            ConfigurationError: one is unknown.
+            FeatureUnavailable: the bindings cannot set them.
+        """
+        if not features["groups"]:
+            raise FeatureUnavailable(
+                "groups cannot be chosen with this build of cryptography; 47 or newer can", feature="groups"
+            )
+        if lib.SSL_CTX_set1_curves_list(self.pointer, groups.encode()) != 1:
+            error_queue.drain()
+            raise ConfigurationError(
+                f"no such key-exchange group, or none that this OpenSSL has: {groups!r}",
+                code="ERR_CRYPTO_OPERATION_FAILED",
+                option="groups",
+            )
+
+    def use_certified_key(self, certified_key: CertifiedKey) -> None:
+        """Present a certificate, proved by its private key.
+
+        Raises:
+            ConfigurationError: OpenSSL refuses the pair at this security level, or it is none.
+        """
+        try:
+            self._context.use_certificate(certified_key.chain[0])
+            key = crypto.load_privatekey(crypto.FILETYPE_ASN1, certified_key.private_key_der())
+            if lib.SSL_CTX_use_PrivateKey(self.pointer, key._pkey) != 1:  # noqa: SLF001 - the seam's business
+                raise SSL.Error([(library, "", reason) for library, reason, _ in error_queue.drain()])
+            self._context.check_privatekey()
+        except (SSL.Error, crypto.Error) as error:
+            raise _refused(error, "the certificate and its key cannot be used", "cert") from error
+
+    def present_chain(self, issuers: Iterable[x509.Certificate]) -> None:
+        """Send these certificates behind our own, whichever that is."""
+        for certificate in issuers:
+            self._context.add_extra_chain_cert(certificate)
+
+    def add_issuers(self, certificates: Iterable[x509.Certificate]) -> None:
+        """Make certificates known, to complete chains with, but not trusted."""
+        store = self._context.get_cert_store()
+        assert store is not None
+        for certificate in certificates:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+
+    def trust(self, certificates: Iterable[x509.Certificate]) -> None:
+        """Trust these certificates, and as a server name them to clients that are asked for theirs."""
+        store = self._context.get_cert_store()
+        assert store is not None
+        for certificate in certificates:
+            authority = crypto.X509.from_cryptography(certificate)
+            store.add_cert(authority)
+            lib.SSL_CTX_add_client_CA(self.pointer, authority._x509)  # noqa: SLF001 - the seam's business
+
+    def trust_bundle(self, path: str) -> None:
+        """Trust the certificates of a PEM file, which is read once in a process."""
+        store = _bundle(path).get_cert_store()
+        assert store is not None
+        pointer = store._store  # noqa: SLF001 - the seam's business
+        lib.X509_STORE_up_ref(pointer)
+        lib.SSL_CTX_set_cert_store(self.pointer, pointer)
+
+    def trust_bundle_alone(self, path: str) -> None:
+        """Trust the certificates of a PEM file in a store of this context's own."""
+        self._context.load_verify_locations(path)
+
+    def revoke(self, crls: Iterable[x509.CertificateRevocationList]) -> None:
+        """Refuse what these lists name; with one, every certificate of a chain needs a current one."""
+        store = self._context.get_cert_store()
+        assert store is not None
+        for crl in crls:
+            store.add_crl(crl)
+            store.set_flags(lib.X509_V_FLAG_CRL_CHECK | lib.X509_V_FLAG_CRL_CHECK_ALL)
+
+    def allow_partial_trust_chain(self) -> None:
+        """Let a trusted certificate that is no root end a chain."""
+        store = self._context.get_cert_store()
+        assert store is not None
+        store.set_flags(lib.X509_V_FLAG_PARTIAL_CHAIN)
+
+    def set_session_id_context(self, value: bytes) -> None:
+        """Let sessions resume only where this value is the same: at most 32 bytes."""
+        self._context.set_session_id(value)
+
+
+@functools.cache
+def _bundle(path: str) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.load_verify_locations(path)
+    return context
+

@@ -1,0 +1,93 @@
+"""Defaults: what a SecureContext takes where it is told nothing; settable for the whole process."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ._openssl.ssl_ctx import VERSIONS
+from .errors import ConfigurationError, ConfigurationTypeError
+
+# Forward secrecy and AEAD first, then what else is strong; nothing anonymous, unencrypted or obsolete.
+_CORE_CIPHERS: Final = ":".join(
+    (
+        "TLS_AES_256_GCM_SHA384",
+        "TLS_CHACHA20_POLY1305_SHA256",
+        "TLS_AES_128_GCM_SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "DHE-RSA-AES256-GCM-SHA384",
+        "DHE-RSA-AES128-GCM-SHA256",
+        "HIGH",
+        "!aNULL",
+        "!eNULL",
+        "!EXPORT",
+        "!DES",
+        "!3DES",
+        "!RC4",
+        "!MD5",
+        "!PSK",
+        "!SRP",
+        "!CAMELLIA",
+        "!ARIA",
+        "!DSS",
+    )
+)
+
+
+class Defaults:
+    """The process's defaults (Node's ``tls.DEFAULT_...``); read when a `SecureContext` is made.
+
+    Attributes:
+        ciphers: The cipher list, in OpenSSL's syntax with TLS 1.3's names mixed in.
+        groups: The key-exchange groups, or "auto" for OpenSSL's own choice.
+        min_version: The oldest protocol version ("TLSv1.2").
+        max_version: The newest protocol version ("TLSv1.3").
+    """
+
+    __slots__ = ("ciphers", "groups", "max_version", "min_version")
+
+    ciphers: str
+    groups: str
+    min_version: str
+    max_version: str
+
+    def __init__(self) -> None:
+        self.reset()
+
+    @property
+    def core_ciphers(self) -> str:
+        """The cipher list that `reset` returns to (Node's ``defaultCoreCipherList``)."""
+        return _CORE_CIPHERS
+
+    def reset(self) -> None:
+        """Return to the values that this package comes with."""
+        self.ciphers = _CORE_CIPHERS
+        self.groups = "auto"
+        self.min_version = "TLSv1.2"
+        self.max_version = "TLSv1.3"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__slots__:
+            raise AttributeError(f"there is no default {name!r} that can be set", name=name, obj=self)
+        if not isinstance(value, str):
+            raise ConfigurationTypeError(
+                f"defaults.{name} must be a str, not {type(value).__name__}", option=name
+            )
+        if name.endswith("_version") and value not in VERSIONS:
+            raise ConfigurationError(
+                f"{value!r} is no protocol version; there are {', '.join(VERSIONS)}",
+                code="ERR_TLS_INVALID_PROTOCOL_VERSION",
+                option=name,
+            )
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(self.__slots__))
+        return f"<trio_tlsnode.defaults {values}>"
+
+
+defaults = Defaults()

@@ -1,0 +1,480 @@
+"""Engine: one connection's TLS without any I/O.
+
+Ciphertext goes in by `feed` and comes out by `drain`; plaintext goes in by `write` and comes out by `read`.
+Nothing here waits, and nothing knows a socket, a clock or an event loop.  A server's engine stops at the
+ClientHello, so that its user can choose before OpenSSL has seen a byte.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from ._openssl.buffers import PLAINTEXT_SIZE, buffers
+from ._openssl.connection import Connection
+from ._openssl.library import pointer_to
+from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED
+from ._openssl.verification import PeerVerification, certificate_error, resumed_problem
+from .alerts import Alert
+from .alpn import (
+    ALPNProtocols,
+    alpn_wire_format,
+    no_application_protocol,
+    parse_alpn_protocols,
+    select_alpn_protocol,
+)
+from .certificates import Certificate
+from .client_hello import ClientHello, ClientHelloReader, MalformedClientHello, looks_like
+from .context import SecureContext
+from .errors import (
+    CertificateError,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConnectionFailed,
+    ConnectionLost,
+    NeedHandshakeError,
+    NotTLS,
+    ProtocolError,
+    TruncationError,
+)
+from .identity import check_server_identity, to_ascii
+from .info import ConnectionInfo
+
+IdentityCheck = Callable[[str, Certificate | None], object]
+"""``check_server_identity``: given the name and the certificate; raises, or returns an exception, to refuse."""
+
+_DEFAULT_HOST: Final = "localhost"
+# Fewer bytes of something that is not TLS do not tell an HTTP request from garbage.
+_ENOUGH_TO_NAME: Final = 8
+# Node's words for it, on clients and on servers.
+_ENDED_EARLY: Final = (
+    "the connection ended before it was secure",
+    "the client hung up before the connection was secure",
+)
+
+
+class Want(enum.Enum):
+    """What an engine needs before a step can go on."""
+
+    READ = "read"
+    """Ciphertext from the peer."""
+
+
+class Engine(Connection):
+    """The TLS of one connection, sans I/O (what Node's ``tls.createSecurePair`` was).
+
+    Args:
+        context: What the connection is made from; a server may choose another in `choose`.
+        server_side: Whether to take the server's role.
+        host: Client: the name or IP address that was connected to.
+        server_name: Client: the name to send as SNI and to verify; ``""`` sends none.  Default: `host`, if it
+            is a name.
+        check_server_identity: Client: called with the name and the server's certificate once its chain is
+            trusted; raises, or returns an exception, to refuse.  Default: `check_server_identity`.
+        request_cert: Server: ask the client for a certificate.
+        reject_unauthorized: End the handshake if the peer is not verified.  When off, the connection is made
+            and `ConnectionInfo.authorization_error` tells why it should not be trusted.
+        alpn_protocols: The application protocols, most preferred first, or the wire format.
+        https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818); data may have been
+            cut off.
+
+    Attributes:
+        context: The context of the connection; a server's may change in `choose`.
+        server_side: Which role this is.
+        server_name: Client: what is sent as SNI, or None.  Server: what the client sent, once it is known.
+        client_hello: Server: the client's first message, once it is known.
+        info: What was negotiated, or None before the handshake is done.
+        eof: Whether the transport has ended.
+        close_notify_sent: Whether our goodbye is said.
+
+    Raises:
+        ConfigurationError: an option cannot be used.
+    """
+
+    __slots__ = (
+        "_alpn_protocols",
+        "_held",
+        "_malformed",
+        "_reader",
+        "_reject_unauthorized",
+        "_request_cert",
+        "_used",
+        "client_hello",
+        "close_notify_sent",
+        "context",
+        "eof",
+        "https_compatible",
+        "info",
+        "server_name",
+        "server_side",
+    )
+
+    def __init__(
+        self,
+        context: SecureContext,
+        *,
+        server_side: bool = False,
+        host: str | None = None,
+        server_name: str | None = None,
+        check_server_identity: IdentityCheck = check_server_identity,
+        request_cert: bool = False,
+        reject_unauthorized: bool = True,
+        alpn_protocols: ALPNProtocols | None = None,
+        https_compatible: bool = False,
+    ) -> None:
+        if not isinstance(context, SecureContext):
+            raise ConfigurationTypeError(
+                f"context must be a SecureContext. Received {context!r}", option="context"
+            )
+        if not callable(check_server_identity):
+            raise ConfigurationTypeError(
+                f"check_server_identity must be callable. Received {check_server_identity!r}",
+                option="check_server_identity",
+            )
+        super().__init__()
+        self.context = context
+        self.server_side = server_side
+        self.https_compatible = https_compatible
+        self.client_hello: ClientHello | None = None
+        self.info: ConnectionInfo | None = None
+        self.eof = False
+        self._alpn_protocols = parse_alpn_protocols(alpn_protocols)
+        self._request_cert = request_cert
+        self._reject_unauthorized = reject_unauthorized
+        self.close_notify_sent = False
+        # Ciphertext that goes out before what OpenSSL has pending.
+        self._held = b""
+        # How much of the thread's outgoing buffer is ours, between a step and `collect`.
+        self._used = 0
+        self._reader: ClientHelloReader | None = None
+        self._malformed: MalformedClientHello | None = None
+        if server_side:
+            self.server_name: str | None = None
+            self._reader = ClientHelloReader()
+            return
+        self.server_name, identity = _names(host, server_name)
+        self.verification = PeerVerification(
+            reject=reject_unauthorized, host=identity, check_identity=check_server_identity
+        )
+        self.open(
+            context.ssl_ctx(server_side=False, verify_mode=VERIFY_PEER),
+            server_side=False,
+            server_name=self.server_name,
+            alpn_protocols=alpn_wire_format(self._alpn_protocols) or None,
+        )
+
+    # Ciphertext
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take ciphertext from the peer; an empty piece says that the transport has ended."""
+        length = memoryview(data).nbytes
+        if length:
+            self.feed_from(pointer_to(data), length)
+        else:
+            self.eof = True
+
+    def drain(self) -> bytes:
+        """Return the ciphertext that is to be sent to the peer now."""
+        return bytes(self.collect())
+
+    def collect(self, *, hold: bool = False) -> memoryview:
+        """Return pending ciphertext in the thread's outgoing buffer, valid until the next step in this thread.
+
+        Args:
+            hold: Leave alone what can wait for other output to go with.
+        """
+        if not hold or self._used:
+            used = self._begin_output()
+        else:
+            used = len(self._held)
+        if self._ssl is not None:
+            used = self.drain_into(used)
+        if hold and self._held:
+            if used == len(self._held):
+                return buffers.outgoing_view[:0]
+            buffers.outgoing_view[: len(self._held)] = self._held
+            self._held = b""
+        self._used = 0
+        return buffers.outgoing_view[:used]
+
+    def _begin_output(self) -> int:
+        """Put what was held into the outgoing buffer; return how much of it is used."""
+        used = self._used
+        if self._held:
+            end = used + len(self._held)
+            buffers.outgoing_view[used:end] = self._held
+            self._held = b""
+            return end
+        return used
+
+    # A server's choice
+
+    def read_client_hello(self) -> ClientHello | Want:
+        """Return a server's view of the client's first message.
+
+        Raises:
+            NotTLS: the peer speaks something else.
+            ProtocolError: the message is malformed; the alert is pending.
+        """
+        if self._error is not None:
+            raise self._error.again()
+        if self.client_hello is not None:
+            return self.client_hello
+        reader = self._reader
+        assert reader is not None
+        early, self.early = self.early, bytearray()
+        if self._malformed is not None:
+            reader.received += early
+        else:
+            try:
+                self.client_hello = reader.feed(early)
+            except MalformedClientHello as malformed:
+                self._malformed = malformed
+        if self._malformed is not None:
+            return self._refuse_malformed(self._malformed, bytes(reader.received))
+        if self.client_hello is None:
+            if self.eof:
+                raise ConnectionLost(_ENDED_EARLY[True])
+            return Want.READ
+        self.server_name = self.client_hello.server_name
+        return self.client_hello
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a server has read the ClientHello and nobody has chosen yet."""
+        return self._reader is not None and self.client_hello is not None
+
+    def _refuse_malformed(self, malformed: MalformedClientHello, received: bytes) -> Want:
+        if not malformed.is_tls and len(received) < _ENOUGH_TO_NAME and not self.eof:
+            return Want.READ
+        # OpenSSL has the verdict and the alert; what it would accept is refused all the same, as no choice
+        # could be made for it.
+        self.choose(self.context)
+        self._malformed = malformed
+        try:
+            self.step_handshake()
+        except ConnectionFailed as verdict:
+            error = verdict
+        else:
+            self.drain_into(0)
+            error = ProtocolError(malformed.reason, code="ERR_SSL_DECODE_ERROR")
+            if malformed.alert is not None:
+                self._held = malformed.alert.plaintext_record()
+        if not malformed.is_tls:
+            error = _not_tls(received, error)
+        self._error = error.again()
+        raise error
+
+    def choose(
+        self,
+        context: SecureContext,
+        *,
+        alpn_protocol: str | None = None,
+        request_cert: bool | None = None,
+        reject_unauthorized: bool | None = None,
+    ) -> None:
+        """Go on with a server's handshake, as was decided from the ClientHello.
+
+        Args:
+            context: What the connection is made from.
+            alpn_protocol: The application protocol, one that the client offered, or None.
+            request_cert: Whether to ask the client for a certificate; None leaves it as it was.
+            reject_unauthorized: Whether to refuse a client that is not verified; None leaves it as it was.
+        """
+        assert self._reader is not None
+        if request_cert is not None:
+            self._request_cert = request_cert
+        if reject_unauthorized is not None:
+            self._reject_unauthorized = reject_unauthorized
+        self.context = context
+        self.alpn_choice = None if alpn_protocol is None else alpn_protocol.encode("latin-1")
+        if self._request_cert:
+            self.verification = PeerVerification(reject=self._reject_unauthorized)
+            verify_mode = VERIFY_REQUIRED if self._reject_unauthorized else VERIFY_PEER
+        else:
+            verify_mode = VERIFY_NONE
+        self.early[:0] = self._reader.received
+        self._reader = None
+        self.open(context.ssl_ctx(server_side=True, verify_mode=verify_mode), server_side=True)
+
+    def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
+        """Refuse a client before there is a choice; the alert is pending, in the clear.
+
+        Raises:
+            ConnectionFailed: `error`, which is from now on what this connection failed of.
+        """
+        self._held = alert.plaintext_record()
+        self._error = error.again()
+        raise error
+
+    # The handshake
+
+    def do_handshake(self) -> ConnectionInfo | Want:
+        """Do what can be done of the handshake.  A server that was told nothing chooses its own context.
+
+        Returns:
+            What was negotiated, or `Want.READ`.  In both cases there may be ciphertext to drain first.
+
+        Raises:
+            ConnectionFailed: the handshake failed; the alert for the peer is to be drained.
+        """
+        if self.info is not None:
+            return self.info
+        if self._reader is not None:
+            hello = self.read_client_hello()
+            if isinstance(hello, Want):
+                return hello
+            protocol = select_alpn_protocol(self._alpn_protocols, hello.alpn_protocols)
+            if protocol is None and self._alpn_protocols and hello.alpn_protocols:
+                self.refuse(no_application_protocol(), Alert.no_application_protocol)
+            self.choose(self.context, alpn_protocol=protocol)
+        try:
+            if self.step_handshake():
+                return self._finish()
+        except ProtocolError as error:
+            if not self.server_side:
+                self._error = _not_tls(self.first_bytes, error)
+                raise self._error.again() from None
+            raise
+        if self.eof:
+            raise ConnectionLost(_ENDED_EARLY[self.server_side])
+        return Want.READ
+
+    def _finish(self) -> ConnectionInfo:
+        negotiated = self.negotiated(server_side=self.server_side)
+        hello = self.client_hello
+        if hello is not None and negotiated.protocol == "TLSv1.3" and negotiated.server_name != hello.server_name:
+            # The second hello after a HelloRetryRequest named another host than the one we chose for.
+            self._error = ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
+            raise self._error.again()
+        if self.server_side and negotiated.protocol == "TLSv1.3":
+            # Tickets: a client that only writes would never read them, and closing over unread input destroys
+            # data.  They leave with the first data or the goodbye.
+            self._held = bytes(buffers.outgoing_view[: self.drain_into(0)])
+        chain = tuple(Certificate(der) for der in negotiated.peer_chain)
+        peer = Certificate.chain(negotiated.peer_chain) if chain else None
+        error = self._verdict(peer, negotiated.verify_result if negotiated.session_reused else 0)
+        asked = not self.server_side or self._request_cert
+        self.info = ConnectionInfo(
+            protocol=negotiated.protocol,
+            cipher=negotiated.cipher,
+            alpn_protocol=negotiated.alpn_protocol,
+            server_name=self.server_name,
+            authorized=asked and error is None,
+            authorization_error=error if asked else None,
+            session_reused=negotiated.session_reused,
+            certificate=None if negotiated.certificate is None else Certificate(negotiated.certificate),
+            peer_certificate=peer,
+            peer_certificate_chain=chain,
+            verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain),
+        )
+        self.verification = None
+        return self.info
+
+    def _verdict(self, peer: Certificate | None, resumed_result: int) -> CertificateError | None:
+        """Return why the peer is not to be trusted, or None."""
+        if peer is None:
+            return CertificateError("the peer presented no certificate", code="UNABLE_TO_GET_ISSUER_CERT")
+        if resumed_result:
+            return certificate_error([resumed_problem(resumed_result, peer)])
+        return None if self.verification is None else self.verification.error()
+
+    # The data phase
+
+    def read(self, max_bytes: int = PLAINTEXT_SIZE) -> bytes | Want:
+        """Return decrypted data, at most `max_bytes` and 256 KiB; ``b""`` after the peer's goodbye.
+
+        Raises:
+            NeedHandshakeError: the handshake is not done.
+            TruncationError: the transport ended without the peer's goodbye.
+            ConnectionFailed: the peer sent an alert, or broke the protocol.
+        """
+        if self.info is None:
+            raise NeedHandshakeError
+        count = self.read_into(buffers.plaintext, min(max_bytes, PLAINTEXT_SIZE))
+        if count is not None:
+            return bytes(buffers.plaintext_view[:count])
+        if not self.eof:
+            return Want.READ
+        if self.https_compatible:
+            return b""
+        raise TruncationError("the connection ended without the peer's close_notify; data may be missing")
+
+    def encrypt(self, data: bytes | bytearray | memoryview, offset: int, length: int) -> int:
+        """Encrypt from `offset` on as much as the thread's outgoing buffer takes; `collect` has the result.
+
+        Returns:
+            Up to where the data is done.
+        """
+        done, self._used = self.write_from(pointer_to(data), offset, length, self._begin_output())
+        return done
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt data; `drain` has the ciphertext.
+
+        Raises:
+            NeedHandshakeError: the handshake is not done.
+            ConnectionFailed: the connection has failed.
+        """
+        if self.info is None:
+            raise NeedHandshakeError
+        length = memoryview(data).nbytes
+        ciphertext = []
+        offset = 0
+        while offset < length:
+            offset = self.encrypt(data, offset, length)
+            ciphertext.append(bytes(self.collect()))
+        self._held += b"".join(ciphertext)
+
+    def shutdown(self) -> None:
+        """Say goodbye: a close_notify is to be drained.  Reading goes on.  Later calls do nothing.
+
+        Raises:
+            NeedHandshakeError: the handshake is not done.
+        """
+        if self.info is None:
+            raise NeedHandshakeError
+        if not self.close_notify_sent:
+            self.close_notify_sent = True
+            self.send_close_notify()
+
+
+def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
+    """Return what a client sends as SNI, or None, and the name that it verifies."""
+    for option, value in (("host", host), ("server_name", server_name)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationTypeError(f"{option} must be a str. Received {value!r}", option=option)
+    if server_name and _is_ip_address(server_name):
+        raise ConfigurationError(
+            f"server_name may not be an IP address, as it is sent as SNI (RFC 6066). Received {server_name!r}",
+            option="server_name",
+        )
+    identity = server_name or host or _DEFAULT_HOST
+    if server_name == "" or _is_ip_address(identity):
+        return None, identity
+    try:
+        return to_ascii(identity.removesuffix(".")), identity
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{identity!r} is no host name: {error}", option="server_name" if server_name else "host"
+        ) from error
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _not_tls(first_bytes: bytes, error: ConnectionFailed) -> ConnectionFailed:
+    """Return what a peer is that does not speak TLS; `error` is OpenSSL's verdict on it."""
+    what = looks_like(first_bytes)
+    if what is None:
+        return error
+    return NotTLS(
+        f"the peer sent {what}, not TLS", code=error.code, looks_like=what, first_bytes=first_bytes[:32]
+    )

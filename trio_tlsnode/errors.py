@@ -1,0 +1,339 @@
+"""The errors of this package: one tree under TLSError, each with its facts as fields.
+
+The class says what happened and `phase` when; `code` is spelt as Node.js spells it.  The text is made from
+the fields, so nothing needs to parse it.  An alert to the peer has left before any of these is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import trio
+
+from .alerts import Alert
+
+if TYPE_CHECKING:
+    from .addresses import Address
+    from .certificates import Certificate
+    from .client_hello import ClientHello
+    from .stream import TLSStream
+
+NeedHandshakeError = trio.NeedHandshakeError
+
+Side = Literal["peer", "local", "network", "usage"]
+Phase = Literal["hello", "handshake", "secure", "closing"]
+
+
+class TLSError(Exception):
+    """Something about TLS went wrong: the base of every error that this package raises.
+
+    Attributes:
+        code: The machine-readable code, as Node.js spells it ("CERT_HAS_EXPIRED", "ECONNRESET").
+        reason: What happened, in words; OpenSSL's familiar text where it has one.
+        side: Who is at fault: "peer" (broke the protocol or refused us), "local" (we refused the peer, or a
+            callback of the application failed), "network", or "usage" (we were called wrongly).
+        retryable: Whether the same call may succeed later: true for the network and for time-outs, false
+            for certificates and configuration.
+    """
+
+    code: str = "ERR_TLS"
+    reason: str
+    side: Side = "local"
+    retryable: bool = False
+
+    def __init__(self, reason: str, *, code: str | None = None, side: Side | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        if code is not None:
+            self.code = code
+        if side is not None:
+            self.side = side
+
+    def __str__(self) -> str:
+        return f"{self.reason} [{self.code}]"
+
+    def again(self) -> Self:
+        """Return a new error with the same facts and cause, without traceback and context.
+
+        A failed stream keeps its first error and raises such a copy at every later call.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__)
+        copy.args = self.args
+        copy.__cause__ = self.__cause__
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {name: value for name, value in self.__dict__.items() if name != "stream"}
+        return _restore, (type(self), self.args, facts)
+
+
+def _restore(cls: type[TLSError], args: tuple[Any, ...], facts: dict[str, Any]) -> TLSError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class ConfigurationError(TLSError, ValueError):
+    """Options, keys, certificates or ciphers that cannot be used; nothing was sent.
+
+    Attributes:
+        option: The option at fault ("cert"), or None where it is no single one.
+        path: The file at fault, as a string, or None.
+    """
+
+    code = "ERR_INVALID_ARG_VALUE"
+    side: Side = "usage"
+
+    def __init__(
+        self, reason: str, *, code: str | None = None, option: str | None = None, path: str | None = None
+    ) -> None:
+        super().__init__(reason, code=code)
+        self.option = option
+        self.path = path
+
+
+class ConfigurationTypeError(ConfigurationError, TypeError):
+    """An option was given a value of the wrong type."""
+
+    code = "ERR_INVALID_ARG_TYPE"
+
+
+class FeatureUnavailable(TLSError, NotImplementedError):  # noqa: N818 - FEATURES' public name
+    """The linked OpenSSL, or the way it was built, cannot do this.
+
+    Attributes:
+        feature: The name under which `trio_tlsnode.features` lists it.
+    """
+
+    code = "ERR_FEATURE_UNAVAILABLE_ON_PLATFORM"
+    side: Side = "usage"
+
+    def __init__(self, reason: str, *, feature: str) -> None:
+        super().__init__(reason)
+        self.feature = feature
+
+
+class ConnectError(TLSError, OSError):
+    """A connection could not be made: the name is unknown, the port is closed, the host is away.
+
+    Attributes:
+        host: The host, or the path of a Unix socket, that was asked for.
+        port: The port that was asked for; None for a Unix socket.
+    """
+
+    code = "ECONNREFUSED"
+    side: Side = "network"
+    retryable = True
+
+    def __init__(self, reason: str, *, code: str, host: str, port: int | None) -> None:
+        super().__init__(reason, code=code)
+        self.host = host
+        self.port = port
+
+    @property
+    def errno(self) -> int | None:  # type: ignore[override]  # OSError declares a plain attribute
+        """The error number of the code, or None for those of name resolution."""
+        return getattr(errno, self.code, None)
+
+    @property
+    def strerror(self) -> str:  # type: ignore[override]  # OSError declares a plain attribute
+        """The reason, under the name that OSError gives it."""
+        return self.reason
+
+    def __str__(self) -> str:
+        where = self.host if self.port is None else f"{self.host}:{self.port}"
+        return f"{self.reason}: {where} [{self.code}]"
+
+
+class ConnectionFailed(TLSError, trio.BrokenResourceError):  # noqa: N818 - FEATURES' public name
+    """A connection failed, before or after it was secure.
+
+    Attributes:
+        phase: When: "hello" (before the client's first message was whole), "handshake", "secure" or
+            "closing"; None for a verdict that belongs to no connection.
+        stream: The stream that failed.  It has let go of its OpenSSL objects.
+        remote_address: Who the peer was, if the transport can tell.
+        server_name: The name that the client asked for, as far as it is known.
+        client_hello: A server's view of the client's first message, if it arrived whole.
+    """
+
+    phase: Phase | None = None
+    stream: TLSStream | None = None
+    remote_address: Address | None = None
+    server_name: str | None = None
+    client_hello: ClientHello | None = None
+
+    def __str__(self) -> str:
+        peer = "" if self.remote_address is None else f" ({self.remote_address})"
+        return f"{self.reason}{peer} [{self.code}]"
+
+
+class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):  # noqa: N818 - FEATURES' public name
+    """The handshake was not done in time.
+
+    Attributes:
+        timeout: How long it was given, in seconds.
+    """
+
+    code = "ERR_TLS_HANDSHAKE_TIMEOUT"
+    side: Side = "network"
+    retryable = True
+
+    def __init__(self, reason: str, *, timeout: float) -> None:
+        super().__init__(reason)
+        self.timeout = timeout
+
+
+class NotTLS(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+    """The peer does not speak TLS on this port.
+
+    Attributes:
+        looks_like: What its first bytes look like: "an HTTP request", "an SSH banner", "no TLS record".
+        first_bytes: Those bytes, at most 32 of them.
+    """
+
+    code = "ERR_SSL_WRONG_VERSION_NUMBER"
+    side: Side = "peer"
+
+    def __init__(self, reason: str, *, code: str, looks_like: str, first_bytes: bytes) -> None:
+        super().__init__(reason, code=code)
+        self.looks_like = looks_like
+        self.first_bytes = first_bytes
+
+
+class PeerAlert(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+    """The peer gave up and said why.
+
+    In TLS 1.3 a client may learn only when it first reads that the server refused its certificate.
+
+    Attributes:
+        alert: What the peer sent; a plain int where it is none of RFC 8446's.
+    """
+
+    side: Side = "peer"
+
+    def __init__(self, reason: str, *, code: str, alert: Alert | int) -> None:
+        super().__init__(reason, code=code)
+        self.alert = alert
+
+
+class ProtocolError(ConnectionFailed):
+    """The peer broke the protocol, or it and we have nothing in common."""
+
+    code = "ERR_SSL_PROTOCOL_ERROR"
+    side: Side = "peer"
+
+
+class CallbackError(ConnectionFailed):
+    """A callback of the application raised, or returned what it may not; its exception is the cause.
+
+    Attributes:
+        callback: The option under which the callback was given ("sni_callback").
+    """
+
+    code = "ERR_TLS_CALLBACK"
+
+    def __init__(self, reason: str, *, callback: str, code: str | None = None) -> None:
+        super().__init__(reason, code=code)
+        self.callback = callback
+
+
+class ConnectionLost(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+    """The transport broke, or ended before the connection was secure.
+
+    Attributes:
+        progress: How far the handshake had got, in OpenSSL's words, or None once it was done.
+        bytes_received: Ciphertext received until then, in bytes.
+        bytes_sent: Ciphertext sent until then, in bytes.
+    """
+
+    code = "ECONNRESET"
+    side: Side = "network"
+    retryable = True
+
+    progress: str | None = None
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+class TruncationError(ConnectionLost):
+    """The transport ended without the peer's close_notify, so what was received may be incomplete."""
+
+    code = "ERR_SSL_UNEXPECTED_EOF_WHILE_READING"
+    retryable = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CertificateProblem:
+    """One thing that is wrong with a certificate chain.
+
+    Attributes:
+        code: Node's name of the verify result ("CERT_HAS_EXPIRED").
+        reason: OpenSSL's text for it.
+        depth: Where in the chain: 0 is the peer's own certificate.
+        certificate: The certificate at fault, if there is one.
+    """
+
+    code: str
+    reason: str
+    depth: int
+    certificate: Certificate | None
+
+
+class CertificateError(ConnectionFailed):
+    """A certificate was refused, or would have been had we been asked to refuse.
+
+    Attributes:
+        certificate: The certificate at fault, if the peer presented one.
+        depth: Where in the chain: 0 is the peer's own certificate.
+        problems: Everything that was found wrong, in the order in which OpenSSL found it.
+        hint: What a person can do about it, or "".
+    """
+
+    code = "UNSPECIFIED"
+    side: Side = "peer"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str,
+        certificate: Certificate | None = None,
+        depth: int = 0,
+        problems: tuple[CertificateProblem, ...] = (),
+        hint: str = "",
+    ) -> None:
+        super().__init__(reason, code=code)
+        self.certificate = certificate
+        self.depth = depth
+        self.problems = problems
+        self.hint = hint
+
+
+class IdentityError(CertificateError):
+    """The certificate is trusted, but is not for the name that was asked for.
+
+    Attributes:
+        host: The name or IP address that was checked.
+        presented: The names that the certificate is for.
+    """
+
+    code = "ERR_TLS_CERT_ALTNAME_INVALID"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        host: str,
+        code: str = "ERR_TLS_CERT_ALTNAME_INVALID",
+        certificate: Certificate | None = None,
+        presented: tuple[str, ...] = (),
+        hint: str = "",
+    ) -> None:
+        super().__init__(reason, code=code, certificate=certificate, hint=hint)
+        self.host = host
+        self.presented = presented

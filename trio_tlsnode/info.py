@@ -1,0 +1,76 @@
+"""ConnectionInfo: what a handshake negotiated, as one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .certificates import Certificate
+    from .errors import CertificateError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cipher:
+    """A cipher suite, as Node's ``getCipher()`` shows it.
+
+    Attributes:
+        name: OpenSSL's name ("ECDHE-RSA-AES128-GCM-SHA256").
+        standard_name: IANA's name ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256").
+        version: The least protocol version that has the suite, as OpenSSL spells it ("TLSv1.2").
+        secret_bits: The strength of its encryption, in bits.
+    """
+
+    name: str
+    standard_name: str
+    version: str
+    secret_bits: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionInfo:
+    """What was negotiated: there once the handshake is done, and readable for ever.
+
+    Attributes:
+        protocol: "TLSv1.2", "TLSv1.3" ...
+        cipher: The cipher suite.
+        alpn_protocol: The application protocol, or None where none was negotiated (Node: ``false``).
+        server_name: The name that the client sent as SNI, or None (Node: ``false``).
+        authorized: On a client: the server's chain and name are verified.  On a server: a client
+            certificate was asked for, presented and verified.
+        authorization_error: Why not, if the peer was to be verified and was not refused; else None.
+        session_reused: Whether the handshake resumed an earlier session.
+        certificate: Our own certificate, if one was used.
+        peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it.
+        peer_certificate_chain: The certificates that the peer sent, its own first.
+        verified_chain: The chain from the peer's certificate to a trusted one; empty if there is none.
+    """
+
+    protocol: str
+    cipher: Cipher
+    alpn_protocol: str | None
+    server_name: str | None
+    authorized: bool
+    authorization_error: CertificateError | None
+    session_reused: bool
+    certificate: Certificate | None
+    peer_certificate: Certificate | None
+    peer_certificate_chain: tuple[Certificate, ...]
+    verified_chain: tuple[Certificate, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatistics:
+    """How many bytes have passed through a stream (Node's ``bytesRead`` and ``bytesWritten``).
+
+    Attributes:
+        plaintext_sent: Encrypted for the peer.
+        plaintext_received: Decrypted from the peer.
+        ciphertext_sent: Given to the transport, handshake and overhead included.
+        ciphertext_received: Taken from the transport, handshake and overhead included.
+    """
+
+    plaintext_sent: int
+    plaintext_received: int
+    ciphertext_sent: int
+    ciphertext_received: int

@@ -1,0 +1,444 @@
+"""TLSServer: accepts connections, gives each a nursery and a handshake, and hands them to a handler.
+
+Nobody outside can bring it down.  What a connection's own stream fails of, before it is secure or later through
+its handler, ends that connection alone and is reported to the supervising task.  What else a handler raises is a
+defect of the program, and propagates as in `trio.serve_listeners`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import inspect
+import logging
+import math
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import trio
+
+from .addresses import Address
+from .alpn import ALPNProtocols
+from .context import SecureContext
+from .errors import CallbackError, ConfigurationError, ConfigurationTypeError, ConnectionFailed
+from .negotiation import ServerPolicy, SNICallback
+from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
+from .supervision import ClientErrors
+
+Handler = Callable[[TLSStream], Awaitable[object]]
+ConnectionCallback = Callable[[Address | None], "Awaitable[object] | object"]
+
+logger = logging.getLogger("trio_tlsnode")
+
+# Not the listener's fault: the process or the machine has no room for one more, for now.
+_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# How long to wait for room, in seconds, as trio.serve_listeners does.
+_ROOM_DELAY: Final = 0.1
+# As many as the kernel allows, as trio.open_tcp_listeners has it.
+_UNIX_BACKLOG: Final = 0xFFFF
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """How many connections a server has and had.
+
+    Attributes:
+        open: Connections there are now, handshaking ones included.
+        accepted: Connections there ever were.
+        secure: How many of them finished the handshake.
+        resumed: How many of these resumed a session.
+        failed: How many failed, by the code of the error.
+        dropped: How many failures found no room, as nobody fetched them.
+    """
+
+    open: int
+    accepted: int
+    secure: int
+    resumed: int
+    failed: Mapping[str, int]
+    dropped: int
+
+
+class TLSServer:
+    """A TLS server (Node's ``tls.createServer``).
+
+    Each connection has a nursery of its own, `TLSStream.nursery`, entered before the handshake and cancelled
+    when the handler returns.
+
+    Args:
+        handler: Async, called with each stream once its handshake is done; the stream is closed after it.
+        context: The default context; it needs a certificate and its key.
+        sni_callback: Called with the name that a client sent; returns a context, or None for the one added
+            by `add_context`, else the default one.
+        alpn_protocols: The application protocols, most preferred first, or the wire format.
+        request_cert: Ask clients for a certificate.
+        reject_unauthorized: With `request_cert`: refuse a client that is not verified.
+        handshake_timeout: From accepting a connection to its being secure, callbacks included, in seconds.
+        close_timeout: How long saying goodbye may take at the end of a connection, in seconds.
+        https_compatible: Take the end of a transport for the peer's goodbye; see `TLSStream`.
+        client_error_limit: How many failures are kept until the supervising task fetches them.
+        on_connection: Called with the remote address before any TLS; raising refuses the connection.
+
+    Attributes:
+        handler: As given.
+
+    Raises:
+        ConfigurationError: an option cannot be used, or the context has nothing to present.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        context: SecureContext,
+        *,
+        sni_callback: SNICallback | None = None,
+        alpn_protocols: ALPNProtocols | None = None,
+        request_cert: bool = False,
+        reject_unauthorized: bool = True,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        https_compatible: bool = False,
+        client_error_limit: int = 1000,
+        on_connection: ConnectionCallback | None = None,
+    ) -> None:
+        for option, callback in (("handler", handler), ("on_connection", on_connection)):
+            if not callable(callback) and (callback is not None or option == "handler"):
+                raise ConfigurationTypeError(f"{option} must be callable. Received {callback!r}", option=option)
+        self._policy = ServerPolicy(
+            context,
+            sni_callback=sni_callback,
+            alpn_protocols=alpn_protocols,
+            request_cert=request_cert,
+            reject_unauthorized=reject_unauthorized,
+        )
+        self._policy.require_certificate()
+        if isinstance(client_error_limit, bool) or not isinstance(client_error_limit, int):
+            raise ConfigurationTypeError(
+                f"client_error_limit must be an int. Received {client_error_limit!r}", option="client_error_limit"
+            )
+        if client_error_limit < 1:
+            raise ConfigurationError(
+                f"client_error_limit must be at least 1. Received {client_error_limit}",
+                code="ERR_OUT_OF_RANGE",
+                option="client_error_limit",
+            )
+        self.handler = handler
+        self._on_connection = on_connection
+        self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
+        self._close_timeout = check_seconds("close_timeout", close_timeout)
+        self._https_compatible = https_compatible
+        self._client_errors = ClientErrors(client_error_limit)
+        self._addresses: list[Address] = []
+        self._accepting: set[trio.CancelScope] = set()
+        self._connections: set[trio.CancelScope] = set()
+        self._ended = trio.lowlevel.ParkingLot()
+        self._closing = False
+        self._accepted = 0
+        self._secure = 0
+        self._resumed = 0
+
+    # Listening
+
+    async def serve(
+        self,
+        port: int,
+        host: str | bytes | None = None,
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections over TCP until the server is closed.
+
+        Args:
+            port: The port; 0 lets the kernel choose, and `addresses` tells.
+            host: The name or address to listen on; None is all of them, IPv4 and IPv6.
+            task_status: With ``nursery.start``, gets the listeners.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            BaseExceptionGroup: a handler raised something that is not its stream's failure.
+
+        Cancelling ends all connections at once, without grace.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        await self.serve_listeners(listeners, task_status=task_status)
+
+    async def serve_unix(
+        self,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections over a Unix socket until the server is closed; its file is removed at the end.
+
+        A socket file that nobody listens on is left over from a dead server, and is replaced.
+
+        Args:
+            path: Where to make the socket.
+            task_status: With ``nursery.start``, gets the listeners.
+
+        Raises:
+            OSError: the path is taken, by a live server (``EADDRINUSE``) or by another file, or cannot be used.
+            BaseExceptionGroup: as for `serve`.
+
+        Cancelling ends all connections at once, without grace.
+        """
+        name = os.fspath(path)
+        listener = await _unix_listener(name)
+        made = os.stat(name)
+        try:
+            await self.serve_listeners([listener], task_status=task_status)
+        finally:
+            # Another server may have taken the place meanwhile.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(name), made):
+                    os.unlink(name)
+
+    async def serve_listeners(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections from listeners until the server is closed.  The listeners are closed then.
+
+        Where the process or the machine has no room for a connection (``EMFILE`` and the like), accepting
+        pauses and goes on.
+
+        Args:
+            listeners: Listeners of any kind of stream.
+            task_status: With ``nursery.start``, gets the listeners.
+
+        Raises:
+            trio.ClosedResourceError: the server was closed before.
+            BaseExceptionGroup: a listener failed, or a handler raised something that is not its stream's
+                failure.
+
+        Cancelling ends all connections at once, without grace.
+        """
+        listeners = list(listeners)
+        addresses = [address for listener in listeners if (address := _listening_address(listener)) is not None]
+        async with contextlib.AsyncExitStack() as stack:
+            for listener in listeners:
+                stack.push_async_callback(trio.aclose_forcefully, listener)
+            if self._closing:
+                raise trio.ClosedResourceError("this server was closed")
+            async with trio.open_nursery() as connections:
+                self._addresses += addresses
+                scope = trio.CancelScope()
+                self._accepting.add(scope)
+                try:
+                    with scope:
+                        async with trio.open_nursery() as nursery:
+                            for listener in listeners:
+                                nursery.start_soon(self._accept_from, listener, connections)
+                            task_status.started(listeners)
+                finally:
+                    self._accepting.discard(scope)
+                    self._addresses = [address for address in self._addresses if address not in addresses]
+                # What waits in the kernel's queue is refused at once, while the open connections end.
+                await stack.aclose()
+
+    async def _accept_from(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _OUT_OF_ROOM:
+                    raise
+                logger.error(
+                    "accepting a connection failed (%s); trying again in %s seconds",
+                    os.strerror(error.errno),
+                    _ROOM_DELAY,
+                )
+                await trio.sleep(_ROOM_DELAY)
+            else:
+                connections.start_soon(self.handle, stream)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the server listens now; of several families, one each."""
+        return tuple(self._addresses)
+
+    def add_context(self, pattern: str, context: SecureContext) -> None:
+        """Use a context for the names that match a pattern; of those that match, the latest is taken.
+
+        Args:
+            pattern: A name; ``*`` matches within one label ("*.example.com").
+            context: The context for it.
+
+        Raises:
+            ConfigurationError: the pattern is empty, or an argument has the wrong type.
+        """
+        self._policy.contexts.add(pattern, context)
+
+    # One connection
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection over any stream, which becomes the server's own; return when it has ended.
+
+        Failures are reported as for every connection: to the supervising task.
+
+        Args:
+            stream: The transport, connected already.
+
+        Raises:
+            BaseExceptionGroup: the handler raised something that is not its stream's failure.
+
+        Cancelling ends the connection at once, without grace.
+        """
+        if self._closing:
+            await trio.aclose_forcefully(stream)
+            return
+        connection = TLSStream._accepted(  # noqa: SLF001 - a second constructor
+            stream,
+            self._policy,
+            handshake_timeout=self._handshake_timeout,
+            close_timeout=self._close_timeout,
+            https_compatible=self._https_compatible,
+        )
+        self._accepted += 1
+        with trio.CancelScope() as scope:
+            self._connections.add(scope)
+            try:
+                await self._contain(connection)
+            finally:
+                self._connections.discard(scope)
+                if not self._connections:
+                    self._ended.unpark_all()
+
+    async def _contain(self, stream: TLSStream) -> None:
+        """Run a connection to its end; report what its own stream failed of, raise the rest."""
+        rest: BaseException | None = None
+        try:
+            await self._run(stream)
+        except BaseExceptionGroup as group:
+            own, rest = group.split(lambda error: isinstance(error, ConnectionFailed) and error.stream is stream)
+            if own is not None:
+                self._client_errors.report(_first(own))
+        finally:
+            await trio.aclose_forcefully(stream)
+        if rest is not None:
+            raise rest
+
+    async def _run(self, stream: TLSStream) -> None:
+        async with trio.open_nursery() as nursery:
+            stream.nursery = nursery
+            deadline = stream.start_handshake_timer()
+            if self._on_connection is not None:
+                await self._ask(self._on_connection, stream, deadline)
+            await stream.do_handshake()
+            self._secure += 1
+            self._resumed += stream.info.session_reused
+            await self.handler(stream)
+            nursery.cancel_scope.cancel()
+        await stream.aclose()
+
+    async def _ask(self, on_connection: ConnectionCallback, stream: TLSStream, deadline: float) -> None:
+        with trio.CancelScope(deadline=deadline) as scope:
+            try:
+                result = on_connection(stream.remote_address)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001 - whatever it is, it refuses this connection alone
+                refusal = CallbackError("on_connection refused the connection", callback="on_connection")
+                raise stream.fail(refusal) from error
+        if scope.cancelled_caught:
+            raise stream.handshake_timed_out()
+
+    # The supervising task, and the end
+
+    def client_errors(self) -> ClientErrors:
+        """Return what clients did wrong, as an async iterator for one supervising task.
+
+        Each turn yields a `TLSClientErrors` of all that failed since the last turn, oldest first: what failed
+        before a connection was secure (Node's ``'tlsClientError'``), and what a secure connection's own stream
+        raised through its handler.  It ends when the server is closed.  Nothing is lost when the task is
+        cancelled and another one takes its place.  As long as this was never called, failures are logged.
+        """
+        return self._client_errors.supervise()
+
+    def statistics(self) -> ServerStatistics:
+        """Return how many connections there are and were."""
+        return ServerStatistics(
+            open=len(self._connections),
+            accepted=self._accepted,
+            secure=self._secure,
+            resumed=self._resumed,
+            failed=self._client_errors.failed,
+            dropped=self._client_errors.dropped,
+        )
+
+    async def aclose(self, grace: float | None = None) -> None:
+        """Accept no more, wait for the open connections, then end those that are left.
+
+        Args:
+            grace: How long to wait, in seconds; None is as long as it takes.
+
+        Cancelling stops the waiting; the connections go on until their nursery is cancelled.
+        """
+        seconds = math.inf if grace is None else check_seconds("grace", grace)
+        self._closing = True
+        for scope in self._accepting:
+            scope.cancel()
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(seconds):
+            await self._all_ended()
+        for scope in self._connections:
+            scope.cancel()
+        await self._all_ended()
+        self._client_errors.close()
+
+    async def _all_ended(self) -> None:
+        while self._connections:
+            await self._ended.park()
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self._addresses)) or "nowhere"
+        return f"<TLSServer on {where}, {len(self._connections)} connections open>"
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> ConnectionFailed:
+    """Return the first error of a group of one stream's failures, which all have the same facts."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ConnectionFailed)
+    return error
+
+
+def _listening_address(listener: trio.abc.Listener[Any]) -> Address | None:
+    if not isinstance(listener, trio.SocketListener):
+        return None
+    return Address.from_sockname(listener.socket.family, listener.socket.getsockname())
+
+
+async def _unix_listener(path: str | bytes) -> trio.SocketListener:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            await sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not await _is_stale_socket(path):
+                raise
+            os.unlink(path)
+            await sock.bind(path)
+        sock.listen(_UNIX_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(sock)
+
+
+async def _is_stale_socket(path: str | bytes) -> bool:
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        return False
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            await probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False

@@ -1,0 +1,718 @@
+"""TLSStream: TLS over any Trio stream.
+
+Every operation is the same loop: let the engine do what it can, send what it has to say, then return, raise,
+or wait for the peer.  What it has to say goes out after an error too, so that the alert leaves before the
+exception rises.  Nothing is awaited while the engine, or the thread's buffers, hold something half done.
+
+Several tasks may be in that loop at once: one that receives, one that sends, some that wait for the handshake.
+They share three turns, for each of which there is one task at a time: to handshake, to wait for input, and to
+send.  The others wait until the turn is over and look again, since what they wanted may be done by then.
+
+A connection fails once.  The first failure is kept, and every later call fails with the same facts.  Losing
+the way out (a transport that takes no more, a send that was cancelled half-way) fails the sending side alone:
+what the peer said before, its alert above all, can still be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from ._links import link_for
+from ._openssl.buffers import PLAINTEXT_SIZE
+from .context import SecureContext
+from .engine import Engine, IdentityCheck, Want
+from .errors import (
+    CertificateError,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConnectionFailed,
+    ConnectionLost,
+    HandshakeTimeout,
+    TruncationError,
+)
+from .identity import check_server_identity
+from .info import StreamStatistics
+from .negotiation import ServerPolicy, SNICallback
+
+if TYPE_CHECKING:
+    from .addresses import Address
+    from .alpn import ALPNProtocols
+    from .client_hello import ClientHello
+    from .info import ConnectionInfo
+
+T = TypeVar("T")
+
+_WANT_READ: Final = Want.READ
+DEFAULT_HANDSHAKE_TIMEOUT: Final = 120.0
+DEFAULT_CLOSE_TIMEOUT: Final = 5.0
+
+
+class _Exclusive:
+    """Something that only one task may do; a second one is a mistake of the program."""
+
+    __slots__ = ("_what", "taken")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.taken = False
+
+    def __enter__(self) -> None:
+        if self.taken:
+            raise trio.BusyResourceError(f"another task is {self._what} this stream")
+        self.taken = True
+
+    def __exit__(self, *_exc: object) -> None:
+        self.taken = False
+
+
+class _Turn:
+    """Something that one task does at a time; the others wait until it is over, and look again."""
+
+    __slots__ = ("_waiting", "taken")
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._waiting: trio.lowlevel.ParkingLot | None = None
+
+    def __enter__(self) -> None:
+        assert not self.taken
+        self.taken = True
+
+    def __exit__(self, *_exc: object) -> None:
+        self.taken = False
+        if self._waiting is not None:
+            self._waiting.unpark_all()
+
+    async def over(self) -> None:
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        await self._waiting.park()
+
+
+class TLSStream(trio.abc.HalfCloseableStream):
+    """TLS over any Trio stream (Node's ``tls.TLSSocket``).
+
+    `connect`, `wrap_client` and a `TLSServer`'s handler give streams whose handshake is done.  One made by
+    hand does its handshake in `do_handshake`, or before the first data.  The stream owns its transport: it is
+    closed by `aclose`, and by whoever gave up on the handshake.
+
+    Args:
+        transport: The stream below, which becomes this one's own.
+        context: What the connection is made from.
+        server_side: Which role to take.
+        host: Client: the name or IP address that was connected to.
+        server_name: Client: the name to send as SNI and to verify; ``""`` sends none.  Default: `host`, if it
+            is a name.
+        check_server_identity: Client: called with the name and the certificate once its chain is trusted;
+            raises, or returns an exception, to refuse.
+        sni_callback: Server: called with the name that the client sent; returns a context or None.
+        request_cert: Server: ask the client for a certificate.
+        reject_unauthorized: Refuse a peer that is not verified.  When off, `authorization_error` tells why it
+            should not be trusted.
+        alpn_protocols: The application protocols, most preferred first, or the wire format.
+        handshake_timeout: How long the handshake may take, in seconds.
+        close_timeout: How long `aclose` may take to say goodbye, in seconds.
+        https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
+            and Node do; data may have been cut off.
+
+    Attributes:
+        transport_stream: The stream below.
+        nursery: Under a `TLSServer`: the connection's own nursery, cancelled when the handler returns.
+
+    Raises:
+        ConfigurationError: an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: SecureContext,
+        *,
+        server_side: bool = False,
+        host: str | None = None,
+        server_name: str | None = None,
+        check_server_identity: IdentityCheck = check_server_identity,
+        sni_callback: SNICallback | None = None,
+        request_cert: bool = False,
+        reject_unauthorized: bool = True,
+        alpn_protocols: ALPNProtocols | None = None,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        https_compatible: bool = False,
+    ) -> None:
+        policy = None
+        if server_side:
+            policy = ServerPolicy(
+                context,
+                sni_callback=sni_callback,
+                alpn_protocols=alpn_protocols,
+                request_cert=request_cert,
+                reject_unauthorized=reject_unauthorized,
+            )
+            engine = Engine(context, server_side=True, https_compatible=https_compatible)
+        else:
+            engine = Engine(
+                context,
+                host=host,
+                server_name=server_name,
+                check_server_identity=check_server_identity,
+                reject_unauthorized=reject_unauthorized,
+                alpn_protocols=alpn_protocols,
+                https_compatible=https_compatible,
+            )
+        self._set_up(transport, engine, policy, handshake_timeout, close_timeout)
+
+    @classmethod
+    def _accepted(
+        cls,
+        transport: trio.abc.Stream,
+        policy: ServerPolicy,
+        *,
+        handshake_timeout: float,
+        close_timeout: float,
+        https_compatible: bool,
+    ) -> TLSStream:
+        """Return a server's stream under a policy that it shares with others."""
+        stream = cls.__new__(cls)
+        engine = Engine(policy.context, server_side=True, https_compatible=https_compatible)
+        stream._set_up(transport, engine, policy, handshake_timeout, close_timeout)
+        return stream
+
+    def _set_up(
+        self,
+        transport: trio.abc.Stream,
+        engine: Engine,
+        policy: ServerPolicy | None,
+        handshake_timeout: float,
+        close_timeout: float,
+    ) -> None:
+        if not isinstance(transport, trio.abc.Stream):
+            raise ConfigurationTypeError(
+                f"the transport must be a trio.abc.Stream. Received {transport!r}", option="transport"
+            )
+        self.transport_stream = transport
+        self.nursery: trio.Nursery | None = None
+        self._engine = engine
+        self._policy = policy
+        self._link = link_for(transport)
+        self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
+        self._close_timeout = check_seconds("close_timeout", close_timeout)
+        self._handshake_deadline = math.inf
+        self._handshaking = _Turn()
+        self._filling = _Turn()
+        self._sending_out = _Turn()
+        # How often input has come: who looked at the engine before the last one looks again.
+        self._fills = 0
+        # Ciphertext that the transport did not take at once; it goes before everything else.
+        self._unsent = b""
+        self._failure: ConnectionFailed | None = None
+        self._send_failure: ConnectionFailed | None = None
+        self._receiving = _Exclusive("receiving on")
+        self._sending = _Exclusive("sending on")
+        self._closed = False
+
+    # What is known of the connection
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What was negotiated; readable for ever once the handshake is done.
+
+        Raises:
+            trio.NeedHandshakeError: it is not done yet, or has failed.
+        """
+        if self._engine.info is None:
+            raise trio.NeedHandshakeError("the handshake is not done")
+        return self._engine.info
+
+    @property
+    def authorized(self) -> bool:
+        """Whether the peer is verified; `info.authorized`."""
+        return self.info.authorized
+
+    @property
+    def authorization_error(self) -> CertificateError | None:
+        """Why the peer should not be trusted, if it was not refused; `info.authorization_error`."""
+        return self.info.authorization_error
+
+    @property
+    def alpn_protocol(self) -> str | None:
+        """The application protocol, or None; `info.alpn_protocol`."""
+        return self.info.alpn_protocol
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client sent as SNI, or None; `info.server_name`."""
+        return self.info.server_name
+
+    @property
+    def client_hello(self) -> ClientHello | None:
+        """Server: the client's first message, as soon as it has arrived whole."""
+        return self._engine.client_hello
+
+    @property
+    def encrypted(self) -> bool:
+        """True: this is TLS (Node's way to tell it from a plain socket)."""
+        return True
+
+    @property
+    def local_address(self) -> Address | None:
+        """Where we are, if the transport can tell; before the handshake and after closing too."""
+        return self._link.local_address
+
+    @property
+    def remote_address(self) -> Address | None:
+        """Where the peer is, if the transport can tell; before the handshake and after closing too."""
+        return self._link.remote_address
+
+    def statistics(self) -> StreamStatistics:
+        """Return how many bytes have passed so far."""
+        engine = self._engine
+        return StreamStatistics(
+            plaintext_sent=engine.plaintext_sent,
+            plaintext_received=engine.plaintext_received,
+            ciphertext_sent=engine.ciphertext_sent,
+            ciphertext_received=engine.ciphertext_received,
+        )
+
+    def __repr__(self) -> str:
+        role = "server" if self._engine.server_side else "client"
+        state = "closed" if self._closed else "failed" if self._failure is not None else "open"
+        info = self._engine.info
+        what = "before the handshake" if info is None else f"{info.protocol}, {info.cipher.standard_name}"
+        peer = "" if self.remote_address is None else f" with {self.remote_address}"
+        return f"<TLSStream {role}{peer}, {state}, {what}>"
+
+    # The handshake
+
+    @trio.lowlevel.enable_ki_protection
+    async def do_handshake(self) -> None:
+        """Do the handshake, or wait for the task that is at it.  Once it is done, only a checkpoint.
+
+        Raises:
+            HandshakeTimeout: it was not done within `handshake_timeout` seconds of the first call.
+            NotTLS: the peer speaks something else.
+            CertificateError: the peer's certificate was refused.
+            PeerAlert: the peer refused us.
+            ProtocolError: the peer broke the protocol, or we have nothing in common.
+            CallbackError: a callback of ours raised.
+            ConnectionLost: the transport broke or ended.
+            trio.ClosedResourceError: this stream was closed.
+
+        Every task that waits for a handshake that fails gets the same failure.  Cancelling hands the work on
+        to the next task that waits; over a transport other than a socket, a cancelled send is the end of
+        the connection.
+        """
+        if self._engine.info is not None and not self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._handshake_deadline == math.inf:
+            self.start_handshake_timer()
+        while self._engine.info is None:
+            self._check_usable()
+            if self._handshaking.taken:
+                await self._handshaking.over()
+                continue
+            with self._handshaking:
+                await self._handshake_in_time()
+        self._check_usable()
+
+    def start_handshake_timer(self) -> float:
+        """Let the time of the handshake run from now on; return its deadline on Trio's clock.
+
+        Without it, the time runs from the first call of `do_handshake`.
+        """
+        self._handshake_deadline = trio.current_time() + self._handshake_timeout
+        return self._handshake_deadline
+
+    def handshake_timed_out(self) -> ConnectionFailed:
+        """Fail the connection, as its handshake was not done in time; return the error to raise."""
+        seconds = self._handshake_timeout
+        return self.fail(
+            HandshakeTimeout(f"the handshake was not done within {seconds:g} seconds", timeout=seconds)
+        )
+
+    async def _handshake_in_time(self) -> None:
+        engine, policy = self._engine, self._policy
+        with trio.CancelScope(deadline=self._handshake_deadline) as scope:
+            if policy is not None:
+                if engine.client_hello is None:
+                    await self._drive(engine.read_client_hello)
+                if engine.undecided:
+                    try:
+                        await policy.decide(engine)
+                    except ConnectionFailed as error:
+                        await self._send_last_words()
+                        raise self.fail(error) from error.__cause__
+            await self._drive(engine.do_handshake)
+            await self._flush(hold=True)
+        if scope.cancelled_caught:
+            raise self.handshake_timed_out()
+
+    # Data
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return decrypted data as soon as there is any; ``b""`` once the peer has said goodbye.
+
+        Args:
+            max_bytes: The most bytes to return, at least 1.  None, and everything above, means 256 KiB.
+
+        Raises:
+            TruncationError: the transport ended without the peer's goodbye.
+            ConnectionFailed: the connection failed, now or earlier.
+            trio.BusyResourceError: another task is receiving on this stream.
+            trio.ClosedResourceError: this stream was closed, before or meanwhile.
+
+        Cancelling loses nothing: the next call goes on.
+        """
+        if max_bytes is None:
+            max_bytes = PLAINTEXT_SIZE
+        elif not isinstance(max_bytes, int):
+            raise TypeError(f"max_bytes must be an int or None. Received {max_bytes!r}")
+        elif max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1. Received {max_bytes}")
+        with self._receiving:
+            if self._engine.info is None:
+                await self.do_handshake()
+            return await self._drive(partial(self._engine.read, max_bytes))
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send data; return when the transport has taken all of it.
+
+        Raises:
+            ConnectionFailed: the connection failed, now or earlier, or an earlier send was interrupted.
+            trio.BusyResourceError: another task is sending on this stream.
+            trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
+
+        Cancelling before anything was encrypted costs nothing.  Afterwards nobody knows what the peer will
+        get of the data, so the sending side is over; receiving goes on.
+        """
+        view = memoryview(data)
+        length = view.nbytes
+        if not view.c_contiguous:
+            data = bytes(view)
+        with self._sending:
+            if self._engine.info is None:
+                await self.do_handshake()
+            self._check_can_send()
+            if not length:
+                await trio.lowlevel.checkpoint()
+                return
+            engine = self._engine
+            sent_before = engine.plaintext_sent
+            done = 0
+            try:
+                while done < length:
+                    done = await self._drive(partial(engine.encrypt, data, done, length), flush=True)
+            except BaseException:
+                if engine.plaintext_sent > sent_before and self._send_failure is None:
+                    self._send_failure = self._locate(_interrupted()).again()
+                raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the transport may take more data at once.
+
+        Raises:
+            ConnectionFailed: the connection failed, now or earlier.
+            trio.BusyResourceError: another task is sending on this stream.
+            trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
+        """
+        with self._sending:
+            if self._engine.info is None:
+                await self.do_handshake()
+            self._check_can_send()
+            try:
+                await self.transport_stream.wait_send_all_might_not_block()
+            except trio.BrokenResourceError as error:
+                raise self._fail_sending(ConnectionLost("the transport broke")) from error
+
+    @trio.lowlevel.enable_ki_protection
+    async def send_eof(self) -> None:
+        """Say goodbye by a close_notify and go on receiving.  Later calls are only a checkpoint.
+
+        Raises:
+            ConnectionFailed: the connection failed, now or earlier, or an earlier send was interrupted.
+            trio.BusyResourceError: another task is sending on this stream.
+            trio.ClosedResourceError: this stream was closed.
+
+        Cancelling leaves it open whether the peer gets the goodbye; the sending side is over in any case.
+        """
+        with self._sending:
+            if self._engine.info is None:
+                await self.do_handshake()
+            self._check_usable()
+            if self._engine.close_notify_sent:
+                await trio.lowlevel.checkpoint()
+                return
+            self._check_can_send()
+            await self._drive(self._engine.shutdown, flush=True)
+
+    @trio.lowlevel.enable_ki_protection
+    async def aclose(self) -> None:
+        """Say goodbye if possible, and close the transport.  Later calls are only a checkpoint.
+
+        The goodbye is a close_notify; the peer's is not waited for.  What has arrived is discarded, as closing
+        a socket over it would destroy data on its way to the peer.  Nothing is said after a failure or an
+        interrupted send.  All of it takes at most `close_timeout` seconds.
+
+        Tasks that wait in other calls get `trio.ClosedResourceError`.  A cancelled call closes the transport
+        all the same, without grace.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        polite = (
+            self._engine.info is not None
+            and self._failure is None
+            and self._send_failure is None
+            and not self._sending.taken
+        )
+        self._closed = True
+        graceful = False
+        try:
+            with trio.move_on_after(self._close_timeout):
+                if polite:
+                    await self._say_goodbye()
+                self._engine.release()
+                self._link.discard_nowait()
+                await self.transport_stream.aclose()
+                graceful = True
+        finally:
+            if not graceful:
+                self._engine.release()
+                await trio.aclose_forcefully(self.transport_stream)
+
+    async def _say_goodbye(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self._engine.shutdown()
+            if self._flush_nowait():
+                return
+            # Two sides that close at once, each without room for the other's goodbye, both get away.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._discard_input)
+                try:
+                    await self._flush()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    # Raised inside a nursery, it would come out as a group.
+                    pass
+                nursery.cancel_scope.cancel()
+
+    async def _discard_input(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            more = True
+            while more:
+                if self._filling.taken:
+                    await self._filling.over()
+                    continue
+                with self._filling:
+                    more = await self._link.fill(_discard)
+
+    # The loop
+
+    @trio.lowlevel.enable_ki_protection
+    async def _drive(self, step: Callable[[], T | Want], *, flush: bool = False) -> T:
+        """Repeat a step of the engine until it has a result.
+
+        Args:
+            step: Returns a result, or `Want.READ`.
+            flush: Whether the result is there only when what the engine has to say has been sent.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        if flush and self._unsent:
+            # Behind what is still to be sent, nothing may be encrypted: that memory would have no bound.
+            waited = await self._flush()
+        while True:
+            self._check_usable()
+            fills = self._fills
+            try:
+                outcome = step()
+            except ConnectionFailed as error:
+                await self._send_last_words()
+                raise self.fail(error)
+            if outcome is _WANT_READ:
+                await self._flush(hold=True)
+                if fills == self._fills:
+                    await self._fill()
+                waited = True
+                continue
+            if flush:
+                waited = await self._flush() or waited
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            return outcome  # type: ignore[return-value]  # Want.READ went round above
+
+    async def _fill(self) -> None:
+        """Wait for input once, or for the task that is at it."""
+        if self._filling.taken:
+            await self._filling.over()
+            return
+        with self._filling:
+            try:
+                more = await self._link.fill(self._engine.feed_from)
+            except ConnectionLost as error:
+                raise self.fail(error)
+            if not more:
+                self._engine.eof = True
+            self._fills += 1
+
+    def _flush_nowait(self, *, hold: bool = False) -> bool:
+        """Send what the engine has to say, as far as the transport takes it; return whether all is gone.
+
+        Args:
+            hold: Leave alone what can wait for other output to go with.
+        """
+        output = self._engine.collect(hold=hold)
+        if output:
+            sent = 0
+            if not self._unsent:
+                try:
+                    sent = self._link.send_nowait(output)
+                except ConnectionLost as error:
+                    raise self._fail_sending(error)
+            if sent < len(output):
+                self._unsent += output[sent:]
+        return not self._unsent
+
+    async def _flush(self, *, hold: bool = False) -> bool:
+        """Send all that the engine has to say; return whether that meant waiting."""
+        if self._flush_nowait(hold=hold):
+            return False
+        while self._unsent:
+            if self._send_failure is not None:
+                raise self._locate(self._send_failure.again())
+            if self._sending_out.taken:
+                await self._sending_out.over()
+                continue
+            with self._sending_out:
+                try:
+                    sent = await self._link.send(self._unsent)
+                except ConnectionLost as error:
+                    raise self._fail_sending(error)
+                except BaseException:
+                    if not self._link.resumable:
+                        self._send_failure = _interrupted()
+                    raise
+                self._unsent = self._unsent[sent:]
+        return True
+
+    async def _send_last_words(self) -> None:
+        """Send the alert, if the transport takes it within `close_timeout` seconds."""
+        with (
+            trio.move_on_after(self._close_timeout),
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self._flush()
+
+    # Failing
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        if self._failure is not None:
+            raise self._locate(self._failure.again())
+
+    def _check_can_send(self) -> None:
+        self._check_usable()
+        if self._engine.close_notify_sent:
+            raise trio.ClosedResourceError("send_eof() was called on this stream")
+        if self._send_failure is not None:
+            raise self._locate(self._send_failure.again())
+
+    def fail(self, error: ConnectionFailed) -> ConnectionFailed:
+        """Give an error its place, and keep the first one for later calls; return it, to be raised."""
+        self._locate(error)
+        if self._failure is None and not isinstance(error, TruncationError):
+            self._failure = self._kept(error)
+        return error
+
+    def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:
+        """Take it that the transport takes no more; return why, if the peer has said why."""
+        self._unsent = b""
+        try:
+            # A peer that refuses us late says so and is gone: we notice by being unable to send.
+            if self._link.fill_nowait(self._engine.feed_from):
+                self._fills += 1
+            if self._engine.info is None:
+                self._engine.do_handshake()
+            else:
+                self._engine.peek()
+        except trio.ClosedResourceError:
+            pass
+        except ConnectionFailed as said:
+            return self.fail(said)
+        if self._engine.info is None:
+            return self.fail(lost)
+        self._locate(lost)
+        if self._send_failure is None:
+            self._send_failure = self._kept(lost)
+        return lost
+
+    @staticmethod
+    def _kept(error: ConnectionFailed) -> ConnectionFailed:
+        """Return a copy to be kept: without traceback, and without the stream, which would be a cycle."""
+        copy = error.again()
+        copy.stream = None
+        return copy
+
+    def _locate(self, error: ConnectionFailed) -> ConnectionFailed:
+        """Fill in whose error it is, and when it happened; what is known already stays."""
+        engine = self._engine
+        error.stream = self
+        if error.phase is not None:
+            return error
+        if self._closed:
+            error.phase = "closing"
+        elif engine.info is not None:
+            error.phase = "secure"
+        elif engine.server_side and engine.client_hello is None:
+            error.phase = "hello"
+        else:
+            error.phase = "handshake"
+        error.remote_address = self.remote_address
+        error.server_name = engine.server_name
+        error.client_hello = engine.client_hello
+        if isinstance(error, ConnectionLost):
+            error.progress = None if engine.info is not None else engine.openssl_state
+            error.bytes_sent = engine.ciphertext_sent
+            error.bytes_received = engine.ciphertext_received
+        return error
+
+
+def _interrupted() -> ConnectionLost:
+    return ConnectionLost(
+        "an earlier send was interrupted, and nobody knows how much of it the peer will get",
+        code="ECANCELED",
+        side="usage",
+    )
+
+
+def _discard(_source: Any, _length: int) -> None:
+    """Take ciphertext and forget it."""
+
+
+def check_seconds(option: str, value: float) -> float:
+    """Return a time-out in seconds, which may be infinite.
+
+    Raises:
+        ConfigurationTypeError: it is no number.
+        ConfigurationError: it is negative, or not a number at all.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
+        )
+    if not value >= 0:
+        raise ConfigurationError(
+            f'The value of "options.{option}" is out of range. It must be >= 0 seconds. Received {value!r}',
+            code="ERR_OUT_OF_RANGE",
+            option=option,
+        )
+    return value
