@@ -78,6 +78,7 @@ def _measure(options: argparse.Namespace) -> Results:
             TextColumn("{task.description}"),
             console=console,
             transient=True,
+            auto_refresh=False,  # which would take the processor from what is measured
             disable=not console.is_terminal,
         ) as progress,
     ):
@@ -85,7 +86,7 @@ def _measure(options: argparse.Namespace) -> Results:
         task = progress.add_task("", total=runner.steps(settings, scenarios, contenders))
 
         def proceed(step: str) -> None:
-            progress.update(task, description=step, advance=1)
+            progress.update(task, description=step, advance=1, refresh=True)
 
         return trio.run(runner.run, settings, scenarios, contenders, Path(directory), proceed)
 

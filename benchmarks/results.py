@@ -6,7 +6,7 @@ import dataclasses
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .contenders import OURS
 from .negotiation import Negotiated
@@ -39,7 +39,12 @@ class Figures:
         return statistics.median(figures) if figures else None
 
     def ratio(self, contender: str) -> float | None:
-        """Return how many times a contender's figure ours is: the median of the rounds' own ratios."""
+        """Return how many times a contender's figure ours is: the median of the rounds' own ratios.
+
+        None where no round has both, and for ourselves.
+        """
+        if contender == OURS:
+            return None
         pairs = zip(self.rounds.get(OURS, ()), self.rounds.get(contender, ()), strict=False)
         ratios = [ours / theirs for ours, theirs in pairs if ours is not None and theirs]
         return statistics.median(ratios) if ratios else None
@@ -89,50 +94,3 @@ class Results:
         fields = json.loads(path.read_text())
         fields["figures"] = {name: Figures(**figures) for name, figures in fields["figures"].items()}
         return cls(**fields)
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """What this package is meant to reach.
-
-    Attributes:
-        metric: Which figure.
-        limit: The ratio to the contender that is the least, or where less is better the most; against
-            this package itself, the figure.
-        contender: Who it is measured against.
-        groups: The kind of run that it is meant for; None: every kind.
-    """
-
-    metric: str
-    limit: float
-    contender: str = "trio_sslstream"
-    groups: Literal["x25519", "default"] | None = None
-
-    def reached(self, figures: Figures) -> bool | None:
-        """Return whether it was reached, or None where that was not measured."""
-        figure = figures.median(OURS) if self.contender == OURS else figures.ratio(self.contender)
-        if figure is None:
-            return None
-        return figure >= self.limit if figures.more_is_better else figure <= self.limit
-
-
-GOALS = (
-    Goal("bulk-256", 2.7),
-    Goal("bulk-256", 1.8, "node"),
-    Goal("bulk-64", 2.1),
-    Goal("bulk-16", 1.9),
-    Goal("bulk-16", 0.95, "trio_tcp"),
-    Goal("ping-pong", 1.3),
-    Goal("ping-pong", 0.8, "trio_tcp"),
-    Goal("ping-pong-64", 1.8),
-    Goal("ping-pong-64", 0.9, "trio_tcp"),
-    Goal("handshakes-1", 1.2, groups="x25519"),
-    Goal("handshakes-1", 1.05, groups="default"),
-    Goal("handshakes-16", 1.3, groups="x25519"),
-    Goal("handshakes-16", 1.1, groups="default"),
-    Goal("handshakes-1-cpu", 1.1, groups="x25519"),
-    Goal("handshakes-16-cpu", 1.1, groups="x25519"),
-    Goal("memory", 30, OURS, groups="x25519"),
-    Goal("memory", 36.5, OURS, groups="default"),
-    Goal("memory", 1, "node"),
-)

@@ -244,7 +244,7 @@ def test_a_malformed_quoted_name_refuses_the_certificate(literal: str) -> None:
     assert refusal.reason == "Invalid subject alternative name string"
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.text(st.characters(max_codepoint=0xFF)), min_size=1, max_size=4))
 def test_every_name_of_a_certificate_is_split_off_whole(texts: list[str]) -> None:
     """The text of a subjectAltName gives back the names it was made of, whatever they contain."""

@@ -1,14 +1,16 @@
 """TLS for Trio: everything that Node.js's ``tls`` module offers, on pyOpenSSL."""
 
+from . import options
 from ._openssl.library import features
 from ._version import __version__
 from .addresses import Address
 from .alerts import Alert
+from .ca_store import root_certificates
 from .certificates import Certificate
 from .client import connect, connect_unix, wrap_client
 from .client_hello import ClientHello
 from .context import SecureContext
-from .defaults import defaults
+from .defaults import defaults, get_ca_certificates
 from .engine import Engine, Want
 from .errors import (
     CallbackError,
@@ -73,5 +75,8 @@ __all__ = [
     "connect_unix",
     "defaults",
     "features",
+    "get_ca_certificates",
+    "options",
+    "root_certificates",
     "wrap_client",
 ]

@@ -123,7 +123,9 @@ class SocketLink(Link):
 
     async def fill(self, feed: Feed) -> bool:
         """Wait for the socket to be readable, read once, and feed."""
-        if not self._more:
+        if self._more:
+            await trio.lowlevel.checkpoint()
+        else:
             await trio.lowlevel.wait_readable(self._fileno())
         while (count := self._read()) < 0:
             await trio.lowlevel.wait_readable(self._fileno())
@@ -154,7 +156,7 @@ class SocketLink(Link):
 
     def discard_nowait(self) -> None:
         """Read until the socket is empty: closing it over unread input resets the connection."""
-        with contextlib.suppress(ConnectionLost):
+        with contextlib.suppress(ConnectionLost, trio.ClosedResourceError):
             while self._read() == INCOMING_SIZE:
                 pass
 

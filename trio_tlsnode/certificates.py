@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from .der import Element, elements, encoded
 from .errors import CertificateError, ConfigurationError, ConfigurationTypeError
 
 Name = dict[str, str | tuple[str, ...]]
@@ -80,7 +81,12 @@ class Certificate:
 
     @classmethod
     def from_x509(cls, certificate: x509.Certificate, *, issuer: Certificate | None = None) -> Self:
-        """Return the view of a certificate that `cryptography` has read."""
+        """Return the view of a certificate that `cryptography` has read.
+
+        Args:
+            certificate: What `cryptography` made of it; it becomes `x509`.
+            issuer: The certificate that issued it, if it is known.
+        """
         view = cls(certificate.public_bytes(serialization.Encoding.DER), issuer=issuer)
         view._x509 = certificate
         return view
@@ -202,7 +208,7 @@ class Certificate:
         places: dict[str, list[str]] = {}
         with _Reading(self, "authorityInfoAccess"):
             for _, description in self._sequence(_AUTHORITY_INFO_ACCESS):
-                (_, method), (tag, location) = _elements(description)
+                (_, method), (tag, location) = elements(description)
                 kind, value, _ = _general_name(tag, location)
                 number = _dotted(method)
                 key = f"{_ACCESS_METHODS.get(number, number)} - {kind}"
@@ -215,13 +221,13 @@ class Certificate:
     def valid_from(self) -> dt.datetime:
         """The first moment of its validity, in UTC."""
         with _Reading(self, "notBefore"):
-            return _time(_elements(self._read().validity)[0])
+            return _time(elements(self._read().validity)[0])
 
     @property
     def valid_to(self) -> dt.datetime:
         """The last moment of its validity, in UTC."""
         with _Reading(self, "notAfter"):
-            return _time(_elements(self._read().validity)[1])
+            return _time(elements(self._read().validity)[1])
 
     @property
     def ca(self) -> bool:
@@ -248,7 +254,7 @@ class Certificate:
     @property
     def public_key(self) -> bytes:
         """The public key, a SubjectPublicKeyInfo in DER."""
-        return _encoded(_SEQUENCE, self._read().public_key)
+        return encoded(_SEQUENCE, self._read().public_key)
 
     @property
     def bits(self) -> int | None:
@@ -280,9 +286,9 @@ class Certificate:
     def as_node_dict(self, *, detailed: bool = True) -> dict[str, Any]:
         """Return what Node's ``getPeerCertificate(detailed)`` gives: its keys, lists and text forms.
 
-        What Node leaves out is left out, and buffers are bytes.  Damage is shown as Node shows it: None for
-        the extension, "Bad time value" for the time.  Only a name with a value that is no string, which
-        Node leaves out as a whole, is here as in `subject`.
+        What Node leaves out is left out, and buffers are bytes.  A damaged extension is None, a time that
+        RFC 5280 forbids is "Bad time value".  Only a name with a value that is no string, which Node leaves
+        out as a whole, is here as in `subject`.
 
         Args:
             detailed: Whether to add the chain under ``issuerCertificate``.  As in Node, that of a
@@ -341,25 +347,33 @@ class Certificate:
                 self._parts = _Parts.of(self._raw)
         return self._parts
 
-    def _sequence(self, extension: bytes) -> list[_Element]:
+    def _extension(self, identifier: bytes) -> Element | None:
+        """Return the value of an extension, None if the certificate lacks it."""
+        extension = self._read().extensions.get(identifier)
+        if extension is None:
+            return None
+        [value] = elements(elements(extension)[-1][1])
+        return value
+
+    def _sequence(self, identifier: bytes) -> list[Element]:
         """Return the elements of an extension that is a SEQUENCE, none if the certificate lacks it."""
-        value = self._read().extensions.get(extension)
+        value = self._extension(identifier)
         if value is None:
             return []
-        [(tag, content)] = _elements(value)
+        tag, content = value
         if tag != _SEQUENCE:
             raise ValueError("no SEQUENCE")
-        return _elements(content)
+        return elements(content)
 
     def _general_names(self) -> list[_GeneralName]:
         with _Reading(self, "subjectAltName"):
             return [_general_name(tag, content) for tag, content in self._sequence(_SUBJECT_ALT_NAME)]
 
     def _may_sign_certificates(self) -> bool:
-        value = self._read().extensions.get(_KEY_USAGE)
+        value = self._extension(_KEY_USAGE)
         if value is None:
             return True
-        [(_, bits)] = _elements(value)
+        _, bits = value
         return len(bits) > 1 and bool(bits[1] & _KEY_CERT_SIGN)
 
     def _was_issued_by(self, issuer: Certificate) -> bool:
@@ -369,10 +383,9 @@ class Certificate:
             if ours.issuer != theirs.subject and _name_text(ours.issuer) != _name_text(theirs.subject):
                 return False
             authority = dict(self._sequence(_AUTHORITY_KEY_IDENTIFIER))
-            if _SUBJECT_KEY_IDENTIFIER in theirs.extensions and _AUTHORITY_KEY_ID in authority:
-                [(_, key_identifier)] = _elements(theirs.extensions[_SUBJECT_KEY_IDENTIFIER])
-                if authority[_AUTHORITY_KEY_ID] != key_identifier:
-                    return False
+            key_identifier = issuer._extension(_SUBJECT_KEY_IDENTIFIER)
+            if key_identifier and authority.get(_AUTHORITY_KEY_ID, key_identifier[1]) != key_identifier[1]:
+                return False
             if authority.get(_AUTHORITY_SERIAL, theirs.serial_number) != theirs.serial_number:
                 return False
             return issuer._may_sign_certificates()
@@ -406,7 +419,7 @@ class Certificate:
         }
         fields |= {name: value for name, value in facts.items() if value is not None}
         with _Reading(self, "validity"):
-            not_before, not_after = _elements(self._read().validity)
+            not_before, not_after = elements(self._read().validity)
         fields["valid_from"] = _node_time(not_before)
         fields["valid_to"] = _node_time(not_after)
         fields["fingerprint"] = self.fingerprint
@@ -420,8 +433,6 @@ class Certificate:
         return fields
 
 
-_Element = tuple[int, bytes]
-"""One DER element: its tag and its content."""
 
 _BOOLEAN, _INTEGER, _SEQUENCE = 0x01, 0x02, 0x30
 _CERTIFICATE_TAGS = [_INTEGER, *5 * [_SEQUENCE]]
@@ -430,13 +441,14 @@ _VERSION, _EXTENSIONS = 0xA0, 0xA3  # the context tags of RFC 5280's TBSCertific
 _AUTHORITY_KEY_ID, _AUTHORITY_SERIAL = 0x80, 0x82  # those of its AuthorityKeyIdentifier
 _KEY_CERT_SIGN = 0x04  # in the first octet of keyUsage
 
-_SUBJECT_KEY_IDENTIFIER = bytes.fromhex("551d0e")
-_KEY_USAGE = bytes.fromhex("551d0f")
-_SUBJECT_ALT_NAME = bytes.fromhex("551d11")
-_BASIC_CONSTRAINTS = bytes.fromhex("551d13")
-_AUTHORITY_KEY_IDENTIFIER = bytes.fromhex("551d23")
-_EXT_KEY_USAGE = bytes.fromhex("551d25")
-_AUTHORITY_INFO_ACCESS = bytes.fromhex("2b06010505070101")
+# Object identifiers: those of extensions as DER, that of a key as its content.
+_SUBJECT_KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
+_KEY_USAGE = bytes.fromhex("0603551d0f")
+_SUBJECT_ALT_NAME = bytes.fromhex("0603551d11")
+_BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")
+_AUTHORITY_KEY_IDENTIFIER = bytes.fromhex("0603551d23")
+_EXT_KEY_USAGE = bytes.fromhex("0603551d25")
+_AUTHORITY_INFO_ACCESS = bytes.fromhex("06082b06010505070101")
 _RSA_ENCRYPTION = bytes.fromhex("2a864886f70d010101")
 
 _ATTRIBUTES = {
@@ -559,7 +571,10 @@ class _Reading:
 
 
 class _Parts(NamedTuple):
-    """What the outer structure of a certificate holds (RFC 5280, section 4.1), each as DER content."""
+    """What the outer structure of a certificate holds (RFC 5280, section 4.1), each as DER content.
+
+    An extension is found by the whole DER of its identifier.
+    """
 
     serial_number: bytes
     issuer: bytes
@@ -570,8 +585,8 @@ class _Parts(NamedTuple):
 
     @classmethod
     def of(cls, der: bytes) -> _Parts:
-        [(_, certificate)] = _elements(der)
-        fields = _elements(_elements(certificate)[0][1])
+        [(_, certificate)] = elements(der)
+        fields = elements(elements(certificate)[0][1])
         if fields[0][0] == _VERSION:
             del fields[0]
         if [tag for tag, _ in fields[:6]] != _CERTIFICATE_TAGS:
@@ -579,10 +594,9 @@ class _Parts(NamedTuple):
         extensions: dict[bytes, bytes] = {}
         tag, content = fields[-1]
         if tag == _EXTENSIONS:
-            [(_, sequence)] = _elements(content)
-            for _, extension in _elements(sequence):
-                pieces = _elements(extension)
-                extensions.setdefault(pieces[0][1], pieces[-1][1])
+            [(_, sequence)] = elements(content)
+            for _, extension in elements(sequence):
+                extensions.setdefault(extension[: 2 + extension[1]], extension)
         (_, serial_number), _, (_, issuer), (_, validity), (_, subject), (_, public_key) = fields[:6]
         return cls(serial_number, issuer, validity, subject, public_key, extensions)
 
@@ -600,9 +614,9 @@ class _Key(NamedTuple):
     @classmethod
     def of(cls, public_key: bytes) -> _Key:
         """Return the facts of a SubjectPublicKeyInfo: none for kinds that Node tells nothing of."""
-        [(_, content)] = _elements(public_key)
-        (_, algorithm), *_ = _elements(content)
-        (_, identifier), *_ = _elements(algorithm)
+        [(_, content)] = elements(public_key)
+        (_, algorithm), *_ = elements(content)
+        (_, identifier), *_ = elements(algorithm)
         try:
             key = serialization.load_der_public_key(public_key)
         except (ValueError, UnsupportedAlgorithm):
@@ -649,7 +663,7 @@ def _general_name(tag: int, content: bytes) -> _GeneralName:
         case 0xA3:
             return "X400Name", "<unsupported>", False
         case 0xA4:
-            [(_, name)] = _elements(content)
+            [(_, name)] = elements(content)
             return "DirName", _name_text(name), True
         case 0xA5:
             return "EdiPartyName", "<unsupported>", False
@@ -661,8 +675,8 @@ def _general_name(tag: int, content: bytes) -> _GeneralName:
 
 
 def _other_name(content: bytes) -> _GeneralName:
-    (_, identifier), (_, wrapped) = _elements(content)
-    [(tag, value)] = _elements(wrapped)
+    (_, identifier), (_, wrapped) = elements(content)
+    [(tag, value)] = elements(wrapped)
     label, string_tag = _OTHER_NAMES.get(_dotted(identifier), ("", None))
     if tag != string_tag:
         return "othername", "<unsupported>", False
@@ -703,10 +717,10 @@ def _name_text(name: bytes) -> str:
 def _relative_names(name: bytes) -> list[list[tuple[str, int, bytes]]]:
     """Return, for each relative name, its attributes: the key, and the value's tag and content."""
     relative_names = []
-    for _, attributes in _elements(name):
+    for _, attributes in elements(name):
         pairs = []
-        for _, attribute in _elements(attributes):
-            (_, identifier), (tag, content) = _elements(attribute)
+        for _, attribute in elements(attributes):
+            (_, identifier), (tag, content) = elements(attribute)
             number = _dotted(identifier)
             pairs.append((_ATTRIBUTES.get(number, number), tag, content))
         relative_names.append(pairs)
@@ -720,7 +734,7 @@ def _string(tag: int, content: bytes) -> str:
 
 
 def _hex_dump(tag: int, content: bytes) -> str:
-    return "#" + _encoded(tag, content).hex().upper()
+    return "#" + encoded(tag, content).hex().upper()
 
 
 def _title(name: Name) -> str:
@@ -742,7 +756,7 @@ def _with_lists(name: Name) -> dict[str, str | list[str]]:
     return {key: value if isinstance(value, str) else list(value) for key, value in name.items()}
 
 
-def _time(element: _Element) -> dt.datetime:
+def _time(element: Element) -> dt.datetime:
     tag, content = element
     text = content.decode("ascii")
     if tag == _UTC_TIME:
@@ -752,7 +766,7 @@ def _time(element: _Element) -> dt.datetime:
     return dt.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=dt.UTC)
 
 
-def _node_time(element: _Element) -> str:
+def _node_time(element: Element) -> str:
     """Return a time as OpenSSL's ``ASN1_TIME_print`` writes it."""
     try:
         time = _time(element)
@@ -780,35 +794,3 @@ def _dotted(identifier: bytes) -> str:
             raise ValueError("an object identifier with a number above 128 bits")
     first = min(numbers[0] // 40, 2)
     return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
-
-
-def _elements(der: bytes) -> list[_Element]:
-    """Split DER into the elements that stand next to one another in it.
-
-    Raises:
-        ValueError: an element does not end where it says, has no stated end, or has a tag of several octets.
-        IndexError: the last element has no length.
-    """
-    elements = []
-    start, size = 0, len(der)
-    while start < size:
-        tag, length, at = der[start], der[start + 1], start + 2
-        if length > 0x80:
-            at += length & 0x7F
-            length = int.from_bytes(der[start + 2 : at])
-        elif length == 0x80:
-            raise ValueError("an element without a stated end")
-        end = at + length
-        if end > size or tag & 0x1F == 0x1F:
-            raise ValueError("an element that is not whole")
-        elements.append((tag, der[at:end]))
-        start = end
-    return elements
-
-
-def _encoded(tag: int, content: bytes) -> bytes:
-    length = len(content)
-    if length < 0x80:
-        return bytes((tag, length)) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(octets))) + octets + content

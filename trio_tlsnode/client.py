@@ -21,6 +21,8 @@ class ClientOptions(ContextOptions, total=False):
 
     server_name: str | None
     check_server_identity: IdentityCheck
+    min_dh_size: int
+    confirm: bool
     reject_unauthorized: bool
     alpn_protocols: ALPNProtocols | None
     handshake_timeout: float
@@ -28,6 +30,7 @@ class ClientOptions(ContextOptions, total=False):
     https_compatible: bool
 
 
+_OPTIONS: Final = frozenset(ClientOptions.__annotations__)
 _CONTEXT_OPTIONS: Final = frozenset(ContextOptions.__annotations__)
 
 
@@ -61,12 +64,15 @@ async def connect(
 
     Cancelling closes what was opened.
     """
+    _check_host(host)
     _check_port(port)
     context, stream_options = _split(context, options)
     try:
         transport = await trio.open_tcp_stream(host, port)
     except OSError as error:
         raise _connect_error(error, host, port) from error
+    except UnicodeError as error:
+        raise ConfigurationError(f"{host!r} is no host name: {error}", option="host") from error
     return await _handshake(transport, context, host, stream_options)
 
 
@@ -149,6 +155,8 @@ async def _handshake(
 
 def _split(context: SecureContext | None, options: ClientOptions) -> tuple[SecureContext, dict[str, Any]]:
     """Return the context and the options that are not the context's."""
+    if unknown := options.keys() - _OPTIONS:
+        raise TypeError(f"a client has no option {', '.join(sorted(unknown))}")
     for_context = {name: value for name, value in options.items() if name in _CONTEXT_OPTIONS}
     if context is None:
         context = shared_context(cast("ContextOptions", for_context))
@@ -158,6 +166,11 @@ def _split(context: SecureContext | None, options: ClientOptions) -> tuple[Secur
             option=next(iter(for_context)),
         )
     return context, {name: value for name, value in options.items() if name not in for_context}
+
+
+def _check_host(host: str) -> None:
+    if not isinstance(host, str):
+        raise ConfigurationTypeError(f"host must be a str. Received {host!r}", option="host")
 
 
 def _check_port(port: int) -> None:
@@ -183,5 +196,10 @@ def _connect_error(error: OSError, host: str, port: int | None) -> ConnectError:
     if isinstance(first, socket.gaierror):
         code = "EAI_AGAIN" if first.errno == socket.EAI_AGAIN else "ENOTFOUND"
         return ConnectError(f"the name cannot be resolved ({first.strerror})", code=code, host=host, port=port)
-    code = errno.errorcode.get(first.errno or 0, "ECONNREFUSED")
-    return ConnectError(first.strerror or str(first), code=code, host=host, port=port)
+    if first.errno is None:
+        # The resolver knew the name, and no address for it.
+        return ConnectError(str(first), code="ENOTFOUND", host=host, port=port)
+    code = errno.errorcode.get(first.errno, "ECONNREFUSED")
+    # Trio puts the address into the text, where a ConnectError has it already.
+    reason = os.strerror(first.errno) if first.errno else str(first)
+    return ConnectError(reason, code=code, host=host, port=port)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import hashlib
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict, Unpack
 
-import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-
+from . import ca_store
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERSIONS, SSLContext
 from .credentials import (
     CertificateOption,
     Credentials,
     CrlOption,
+    DHOption,
     KeyOption,
     Passphrase,
     PfxOption,
@@ -24,13 +26,21 @@ from .credentials import (
     TrustedOption,
     load_credentials,
     load_crls,
-    load_trusted_certificates,
+    load_dhparam,
 )
 from .defaults import defaults
+from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
 
 # How many contexts made from options given directly to connect() are kept for the next call.
 _SHARED_CONTEXTS: Final = 64
+# Node's default; OpenSSL's own is two hours.
+_SESSION_TIMEOUT: Final = 300.0
+# What NIST SP 800-57 sets beside P-256 and Ed25519.
+_DH_BITS_FOR_CURVES: Final = 3072
+_MAX_INT: Final = 2**31 - 1
+# OpenSSL's SSL_MAX_SID_CTX_LENGTH.
+_MAX_SESSION_ID_CONTEXT: Final = 32
 
 
 class ContextOptions(TypedDict, total=False):
@@ -43,10 +53,22 @@ class ContextOptions(TypedDict, total=False):
     ca: TrustedOption
     crl: CrlOption
     allow_partial_trust_chain: bool
+    verification_time: datetime.datetime | None
     ciphers: str | None
+    honor_cipher_order: bool
     min_version: str | None
     max_version: str | None
+    secure_protocol: str | None
+    secure_options: int | None
     groups: str | None
+    ecdh_curve: str | None
+    sigalgs: str | None
+    dhparam: DHOption
+    session_timeout: float | None
+    session_id_context: str | bytes | None
+    client_cert_engine: str | None
+    private_key_engine: str | None
+    private_key_identifier: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,13 +76,21 @@ class _Settings:
     """Parsed options: all that an ``SSL_CTX`` is made from.  Equal settings make equal contexts."""
 
     credentials: Credentials
-    trusted: tuple[x509.Certificate, ...] | None
+    trusted: tuple[x509.Certificate, ...]
+    has_own_trust: bool
     crls: tuple[RevocationList, ...]
     allow_partial_trust_chain: bool
+    verification_time: datetime.datetime | None
     ciphers: str
+    honor_cipher_order: bool
     min_version: str
     max_version: str
+    secure_options: int
     groups: str
+    sigalgs: str | None
+    dhparam: DHGroup | Literal["auto"] | None
+    session_timeout: float
+    session_id_context: bytes | None
 
     @classmethod
     def parse(
@@ -73,37 +103,78 @@ class _Settings:
         ca: TrustedOption = None,
         crl: CrlOption = None,
         allow_partial_trust_chain: bool = False,
+        verification_time: datetime.datetime | None = None,
         ciphers: str | None = None,
+        honor_cipher_order: bool = True,
         min_version: str | None = None,
         max_version: str | None = None,
+        secure_protocol: str | None = None,
+        secure_options: int | None = None,
         groups: str | None = None,
+        ecdh_curve: str | None = None,
+        sigalgs: str | None = None,
+        dhparam: DHOption = None,
+        session_timeout: float | None = None,
+        session_id_context: str | bytes | None = None,
+        client_cert_engine: str | None = None,
+        private_key_engine: str | None = None,
+        private_key_identifier: str | None = None,
     ) -> _Settings:
-        least = _version("min_version", min_version, defaults.min_version)
-        greatest = _version("max_version", max_version, defaults.max_version)
-        order = list(VERSIONS)
-        if order.index(least) > order.index(greatest):
-            raise ConfigurationError(
-                f"min_version {least} is newer than max_version {greatest}: no version is left",
-                code="ERR_TLS_INVALID_PROTOCOL_VERSION",
-                option="min_version",
-            )
+        _refuse_engines(client_cert_engine, private_key_engine, private_key_identifier)
+        least, greatest = _versions(min_version, max_version, secure_protocol)
+        if groups is not None and ecdh_curve is not None:
+            raise ConfigurationError("groups and ecdh_curve are two names of one option", option="ecdh_curve")
+        own_trust = ca_store.parse(ca)
+        trusted = ca_store.parse(defaults.ca) if own_trust is None else own_trust
+        curves = "groups" if ecdh_curve is None else "ecdh_curve"
         return cls(
             credentials=load_credentials(key=key, cert=cert, pfx=pfx, passphrase=passphrase),
-            trusted=load_trusted_certificates(ca),
+            trusted=ca_store.default() if trusted is None else trusted,
+            has_own_trust=own_trust is not None,
             crls=load_crls(crl),
-            allow_partial_trust_chain=bool(allow_partial_trust_chain),
-            ciphers=_text("ciphers", ciphers, defaults.ciphers),
+            allow_partial_trust_chain=_flag("allow_partial_trust_chain", allow_partial_trust_chain),
+            verification_time=_time("verification_time", verification_time),
+            ciphers=_text("ciphers", ciphers) or defaults.ciphers,
+            honor_cipher_order=_flag("honor_cipher_order", honor_cipher_order),
             min_version=least,
             max_version=greatest,
-            groups=_text("groups", groups, defaults.groups),
+            secure_options=_bits("secure_options", secure_options),
+            groups=_text(curves, ecdh_curve if groups is None else groups) or defaults.groups,
+            sigalgs=_text("sigalgs", sigalgs),
+            dhparam=load_dhparam(dhparam),
+            session_timeout=_session_timeout(session_timeout),
+            session_id_context=_session_id_context(session_id_context),
         )
 
     def build(self, *, server_side: bool, verify_mode: int) -> SSLContext:
-        ctx = SSLContext(server_side=server_side, verify_mode=verify_mode)
-        # Ciphers first: their @SECLEVEL decides which keys are too small.
-        has_older = ctx.set_ciphers(self.ciphers)
+        ctx = SSLContext(
+            server_side=server_side,
+            verify_mode=verify_mode,
+            options=self.secure_options,
+            honor_cipher_order=self.honor_cipher_order,
+        )
+        # Ciphers first: their @SECLEVEL decides which keys and groups are too small.
+        self._set_versions(ctx, ctx.set_ciphers(self.ciphers, dhe=not server_side or self.dhparam is not None))
+        if self.groups != "auto":
+            ctx.set_groups(self.groups)
+        if self.sigalgs is not None:
+            ctx.set_signature_algorithms(self.sigalgs)
+        if server_side and self.dhparam is not None:
+            ctx.set_dh_group(self._dh_group(self.dhparam).pem())
+        self._present_and_trust(ctx)
+        ctx.revoke(crl.crl for crl in self.crls)
+        if self.allow_partial_trust_chain:
+            ctx.allow_partial_trust_chain()
+        if self.verification_time is not None:
+            ctx.verify_at(int(self.verification_time.timestamp()))
+        ctx.set_session_timeout(int(self.session_timeout))
+        if server_side:
+            ctx.set_session_id_context(self._session_digest(verify_mode))
+        return ctx
+
+    def _set_versions(self, ctx: SSLContext, has_older_ciphers: bool) -> None:
         least = self.min_version
-        if not has_older:
+        if not has_older_ciphers:
             if self.max_version != "TLSv1.3":
                 raise ConfigurationError(
                     f"ciphers name suites of TLS 1.3 only, but max_version is {self.max_version}",
@@ -112,30 +183,52 @@ class _Settings:
                 )
             least = "TLSv1.3"
         ctx.set_versions(least, self.max_version)
-        if self.groups != "auto":
-            ctx.set_groups(self.groups)
-        own_chains = [certified_key.chain for certified_key in self.credentials.certified_keys]
-        several_chains = len(own_chains) > 1 and any(len(chain) > 1 for chain in own_chains)
-        if self.trusted is not None:
-            ctx.trust(self.trusted)
-        elif self.crls or self.credentials.trusted or self.allow_partial_trust_chain or several_chains:
-            # What follows must not reach into the store that all others share.
-            ctx.trust_bundle_alone(certifi.where())
+        if self.max_version in ("TLSv1", "TLSv1.1") and not self._security_level_allows():
+            raise ConfigurationError(
+                f"{self.max_version} needs a lower security level: add @SECLEVEL=0 to ciphers, "
+                'as in ciphers="DEFAULT@SECLEVEL=0"; it is broken and only for peers that cannot be renewed',
+                code="ERR_SSL_NO_PROTOCOLS_AVAILABLE",
+                option="max_version",
+            )
+
+    def _security_level_allows(self) -> bool:
+        """Whether a version is left at the ciphers' security level: OpenSSL says so only to a client."""
+        probe = SSLContext(server_side=False, verify_mode=VERIFY_NONE)
+        probe.set_ciphers(self.ciphers, dhe=True)
+        probe.set_versions(self.min_version, self.max_version)
+        return probe.can_start()
+
+    def _present_and_trust(self, ctx: SSLContext) -> None:
+        certified_keys = self.credentials.certified_keys
+        several_chains = len(certified_keys) > 1 and any(len(pair.chain) > 1 for pair in certified_keys)
+        if (
+            self.has_own_trust
+            or self.crls
+            or self.credentials.trusted
+            or self.allow_partial_trust_chain
+            or several_chains
+        ):
+            # What is added to the store must not reach those who share the default one.
+            ctx.trust((*self.trusted, *self.credentials.trusted))
         else:
-            ctx.trust_bundle(certifi.where())
-        ctx.trust(self.credentials.trusted)
-        for certified_key in self.credentials.certified_keys:
+            ctx.share_trust(self.trusted)
+        if self.has_own_trust:
+            ctx.name_authorities(self.trusted)
+        for certified_key in certified_keys:
             ctx.use_certified_key(certified_key)
         if several_chains:
             self._complete_chains_from_store(ctx)
-        elif own_chains:
-            ctx.present_chain(own_chains[0][1:])
-        ctx.revoke(crl.crl for crl in self.crls)
-        if self.allow_partial_trust_chain:
-            ctx.allow_partial_trust_chain()
-        if server_side:
-            ctx.set_session_id_context(self._trust_digest(verify_mode))
-        return ctx
+        elif certified_keys:
+            ctx.present_chain(certified_keys[0].chain[1:])
+
+    def _dh_group(self, dhparam: DHGroup | Literal["auto"]) -> DHGroup:
+        """Return the group; "auto" is as strong as the strongest key."""
+        if dhparam != "auto":
+            return dhparam
+        keys = [pair.private_key for pair in self.credentials.certified_keys]
+        return DHGroup.ffdhe(
+            max(key.key_size if isinstance(key, rsa.RSAPrivateKey) else _DH_BITS_FOR_CURVES for key in keys)
+        )
 
     def _complete_chains_from_store(self, ctx: SSLContext) -> None:
         """Let OpenSSL find the issuers of each certificate: a context has room for one chain only.
@@ -149,16 +242,17 @@ class _Settings:
                 option="allow_partial_trust_chain",
             )
         for certified_key in self.credentials.certified_keys:
-            ctx.add_issuers(certified_key.chain[1:])
+            ctx.trust(certified_key.chain[1:])
 
-    def _trust_digest(self, verify_mode: int) -> bytes:
+    def _session_digest(self, verify_mode: int) -> bytes:
         """Return what ties a session to the trust under which it was made: 32 bytes."""
         digest = hashlib.sha256(
-            bytes((verify_mode, self.trusted is None, self.allow_partial_trust_chain))
+            bytes((verify_mode, self.allow_partial_trust_chain))
             + b"".join(crl.crl.fingerprint(hashes.SHA256()) for crl in self.crls)
         )
-        for certificate in (*(self.trusted or ()), *self.credentials.trusted):
+        for certificate in (*self.trusted, *self.credentials.trusted):
             digest.update(certificate.fingerprint(hashes.SHA256()))
+        digest.update(self.session_id_context or b"")
         return digest.digest()
 
 
@@ -170,16 +264,35 @@ class SecureContext:
 
     Args:
         key: The private key, or a list of them: PEM text, bytes, a `pathlib.Path`, or cryptography's object.
-        cert: The certificate, its intermediates behind it, or a list of such chains; forms as for `key`.
+        cert: The certificate, its intermediates behind it but not the root, or a list of such chains; forms
+            as for `key`.
         passphrase: What encrypted keys are opened with.
         pfx: PKCS#12 files with key, certificate and CAs, or a list of them; forms as for `key`.
-        ca: The certificates that are trusted, in place of Mozilla's; ``[]`` trusts nobody.
+        ca: The certificates that are trusted, in place of Mozilla's; ``[]`` trusts nobody, "system" whom the
+            operating system trusts.
         crl: Certificate revocation lists; with one, every certificate of a chain needs one that is current.
         allow_partial_trust_chain: Let a trusted intermediate be enough, without its root.
-        ciphers: Cipher suites in OpenSSL's syntax; names of TLS 1.3 (``TLS_...``) may stand among them.
-        min_version: The oldest protocol version, "TLSv1.2" by default.
+        verification_time: The moment at which certificates are to be valid, an aware datetime; None is now.
+            For tests, and for looking at the past.
+        ciphers: Cipher suites in OpenSSL's syntax; names of TLS 1.3 (``TLS_...``) may stand among them, and
+            without one the default ones stay.  ``@SECLEVEL=n`` sets the security level, of this context alone.
+        honor_cipher_order: Servers: our order of suites counts, not the client's.
+        min_version: The oldest protocol version, "TLSv1.2" by default; older ones are broken.
         max_version: The newest protocol version, "TLSv1.3" by default.
-        groups: Key-exchange groups separated by colons, most preferred first ("X25519MLKEM768:X25519").
+        secure_protocol: Node's older way to choose a version ("TLSv1_2_method"); not with the two above.
+        secure_options: Bits of `trio_tlsnode.options`, in addition to those that are always set.
+        groups: Key-exchange groups separated by colons, most preferred first ("X25519MLKEM768:X25519"), or
+            "auto" for OpenSSL's own choice.
+        ecdh_curve: Node's name for `groups`.
+        sigalgs: Signature algorithms separated by colons, most preferred first ("RSA-PSS+SHA256:ECDSA+SHA256").
+        dhparam: Servers: the Diffie-Hellman group of TLS 1.2: PEM of at least 1024 bits (2048 is wise), "auto"
+            for one of RFC 7919 as strong as the key, None for no DHE.
+        session_timeout: Servers: how long a session may be resumed, in seconds, 300 by default.
+        session_id_context: Servers: what tells the sessions of this context from those of others, at most 32
+            bytes; by default it is derived from whom the context trusts.
+        client_cert_engine: Refused: OpenSSL 4 has no engines.
+        private_key_engine: Refused likewise.
+        private_key_identifier: Refused likewise.
 
     Raises:
         ConfigurationError: an option cannot be used; its `option`, `path` and `code` say which and why.
@@ -192,36 +305,8 @@ class SecureContext:
     _settings: _Settings
     _ssl_ctxs: dict[tuple[bool, int], SSLContext]
 
-    def __init__(
-        self,
-        *,
-        key: KeyOption = None,
-        cert: CertificateOption = None,
-        passphrase: Passphrase | None = None,
-        pfx: PfxOption = None,
-        ca: TrustedOption = None,
-        crl: CrlOption = None,
-        allow_partial_trust_chain: bool = False,
-        ciphers: str | None = None,
-        min_version: str | None = None,
-        max_version: str | None = None,
-        groups: str | None = None,
-    ) -> None:
-        self._adopt(
-            _Settings.parse(
-                key=key,
-                cert=cert,
-                passphrase=passphrase,
-                pfx=pfx,
-                ca=ca,
-                crl=crl,
-                allow_partial_trust_chain=allow_partial_trust_chain,
-                ciphers=ciphers,
-                min_version=min_version,
-                max_version=max_version,
-                groups=groups,
-            )
-        )
+    def __init__(self, **options: Unpack[ContextOptions]) -> None:
+        self._adopt(_Settings.parse(**options))
 
     def _adopt(self, settings: _Settings) -> None:
         object.__setattr__(self, "_settings", settings)
@@ -251,10 +336,9 @@ class SecureContext:
 
     def __repr__(self) -> str:
         settings = self._settings
-        trust = "Mozilla's roots" if settings.trusted is None else f"{len(settings.trusted)} certificates"
         return (
             f"<SecureContext {settings.min_version} to {settings.max_version}, "
-            f"{len(settings.credentials.certified_keys)} certificates of its own, trusts {trust}>"
+            f"{len(settings.credentials.certified_keys)} own certificates, {len(settings.trusted)} trusted>"
         )
 
 
@@ -277,22 +361,137 @@ def shared_context(options: ContextOptions) -> SecureContext:
     return _context_of(_Settings.parse(**options))
 
 
-def _text(option: str, value: str | None, default: str) -> str:
-    if value is None or value == "":
-        return default
-    if not isinstance(value, str):
+def _text(option: str, value: str | None) -> str | None:
+    """Return a text option; None and the empty text mean that it is not set."""
+    if value is None or isinstance(value, str):
+        return value or None
+    raise ConfigurationTypeError(
+        f'The "options.{option}" property must be of type string. Received {value!r}', option=option
+    )
+
+
+def _flag(option: str, value: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationTypeError(
+        f'The "options.{option}" property must be of type boolean. Received {value!r}', option=option
+    )
+
+
+def _bits(option: str, value: int | None) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationTypeError(
-            f'The "options.{option}" property must be of type string. Received {value!r}', option=option
+            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
+        )
+    if not 0 <= value < 1 << 64:
+        raise ConfigurationError(f"{option} is out of range", code="ERR_OUT_OF_RANGE", option=option)
+    return value
+
+
+def _time(option: str, value: datetime.datetime | None) -> datetime.datetime | None:
+    if value is not None and not isinstance(value, datetime.datetime):
+        raise ConfigurationTypeError(f"{option} must be a datetime. Received {value!r}", option=option)
+    if value is not None and value.tzinfo is None:
+        raise ConfigurationError(f"{option} must name its time zone, as datetime.UTC", option=option)
+    return value
+
+
+def _session_timeout(value: float | None) -> float:
+    option = "session_timeout"
+    if value is None:
+        return _SESSION_TIMEOUT
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
+        )
+    if not 0 <= value <= _MAX_INT:
+        raise ConfigurationError(
+            f'The value of "options.{option}" is out of range. It must be >= 0 && <= {_MAX_INT}. Received {value!r}',
+            code="ERR_OUT_OF_RANGE",
+            option=option,
         )
     return value
 
 
-def _version(option: str, value: str | None, default: str) -> str:
-    version = _text(option, value, default)
-    if version not in VERSIONS:
+def _session_id_context(value: str | bytes | None) -> bytes | None:
+    option = "session_id_context"
+    if value is None:
+        return None
+    if not isinstance(value, (str, bytes)):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type string. Received {value!r}', option=option
+        )
+    encoded = value.encode() if isinstance(value, str) else value
+    if len(encoded) > _MAX_SESSION_ID_CONTEXT:
+        raise ConfigurationError(
+            f"{option} has {len(encoded)} bytes; at most {_MAX_SESSION_ID_CONTEXT} are possible",
+            code="ERR_SSL_SSL_SESSION_ID_CONTEXT_TOO_LONG",
+            option=option,
+        )
+    return encoded
+
+
+def _refuse_engines(*values: str | None) -> None:
+    options = ("client_cert_engine", "private_key_engine", "private_key_identifier")
+    for option, value in zip(options, values, strict=True):
+        if value is not None:
+            raise ConfigurationError(
+                f"{option}: OpenSSL 4 has no engines; load the key and give it as key=, or terminate TLS where "
+                "the hardware key is",
+                code="ERR_CRYPTO_CUSTOM_ENGINE_NOT_SUPPORTED",
+                option=option,
+            )
+
+
+def _versions(least: str | None, greatest: str | None, method: str | None) -> tuple[str, str]:
+    """Return the oldest and the newest version."""
+    if _text("secure_protocol", method) is not None:
+        assert method is not None
+        if least is not None or greatest is not None:
+            raise ConfigurationError(
+                "secure_protocol does not go with min_version and max_version",
+                code="ERR_TLS_PROTOCOL_VERSION_CONFLICT",
+                option="secure_protocol",
+            )
+        return _method_versions(method)
+    oldest = _version("min_version", least) or defaults.min_version
+    newest = _version("max_version", greatest) or defaults.max_version
+    order = list(VERSIONS)
+    if order.index(oldest) > order.index(newest):
+        raise ConfigurationError(
+            f"min_version {oldest} is newer than max_version {newest}: no version is left",
+            code="ERR_SSL_NO_PROTOCOLS_AVAILABLE",
+            option="min_version",
+        )
+    return oldest, newest
+
+
+def _version(option: str, value: str | None) -> str | None:
+    version = _text(option, value)
+    if version is not None and version not in VERSIONS:
         raise ConfigurationError(
             f"{version!r} is not a valid {option.replace('_', ' ')}; there are {', '.join(VERSIONS)}",
             code="ERR_TLS_INVALID_PROTOCOL_VERSION",
             option=option,
         )
     return version
+
+
+def _method_versions(method: str) -> tuple[str, str]:
+    """Return what Node's names for OpenSSL's methods allow; one for clients or servers counts for both."""
+    name = method.removesuffix("_method").removesuffix("_client").removesuffix("_server")
+    known = method.endswith("_method")
+    if known and name in ("SSLv2", "SSLv3"):
+        reason = f"{name} methods disabled: they are broken beyond repair"
+    elif known and name == "TLS":
+        return next(iter(VERSIONS)), "TLSv1.3"
+    elif known and name == "SSLv23":
+        return defaults.min_version, "TLSv1.2"
+    elif known and name in ("TLSv1", "TLSv1_1", "TLSv1_2"):
+        version = name.replace("_", ".")
+        return version, version
+    else:
+        reason = f"Unknown method: {method}"
+    raise ConfigurationError(reason, code="ERR_TLS_INVALID_PROTOCOL_METHOD", option="secure_protocol")

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeGuard, TypeVar, get_args
 
@@ -29,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+from .der import OCTET_STRING, SEQUENCE, encoded
+from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
 
 _T = TypeVar("_T")
@@ -48,6 +51,7 @@ PfxOption: TypeAlias = Content | Sequence[PfxItem] | Unset
 CertificateItem: TypeAlias = Content | x509.Certificate
 CertificateOption: TypeAlias = CertificateItem | Sequence[CertificateItem | Sequence[CertificateItem]] | Unset
 TrustedOption: TypeAlias = CertificateItem | Sequence[CertificateItem] | Unset
+DHOption: TypeAlias = Content | Unset
 CrlItem: TypeAlias = Content | x509.CertificateRevocationList
 CrlOption: TypeAlias = CrlItem | Sequence[CrlItem] | Unset
 
@@ -60,7 +64,11 @@ _KEY_LABELS: Final = frozenset(
     {"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY"}
 )
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"})
+_DH_LABELS: Final = frozenset({"DH PARAMETERS"})
 _CRL_LABELS: Final = frozenset({"X509 CRL"})
+# What nobody should use at all, and what nobody should use without need (RFC 9325, section 4.3).
+_LEAST_DH_BITS: Final = 1024
+_WISE_DH_BITS: Final = 2048
 _PEM_MARKER: Final = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
 
 # What cryptography raises for bytes that it cannot make sense of.
@@ -90,7 +98,7 @@ class CertifiedKey:
         if self.chain[0].public_key_algorithm_oid != _RSA_PSS:
             return self.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         pkcs1 = self.private_key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        return _der_element(0x30, _RSA_PSS_PKCS8_PREFIX + _der_element(0x04, pkcs1))
+        return encoded(SEQUENCE, _RSA_PSS_PKCS8_PREFIX + encoded(OCTET_STRING, pkcs1))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -218,6 +226,32 @@ def load_crls(crl: CrlOption) -> tuple[RevocationList, ...]:
 
 
 # Where something came from, and how it is read
+
+
+def load_dhparam(dhparam: DHOption) -> DHGroup | Literal["auto"] | None:
+    """Load a Diffie-Hellman group.
+
+    Args:
+        dhparam: Content (PEM or DER, as ``openssl dhparam`` makes it) or a file; "auto" stays what it is.
+
+    Returns:
+        The group, or "auto"; None when the option is not set.
+
+    Raises:
+        ConfigurationError: It cannot be read or parsed, or has less than 1024 bits.
+        ConfigurationTypeError: It is of a wrong type.
+    """
+    if _is_unset(dhparam):
+        return None
+    if dhparam == "auto":
+        return "auto"
+    source, content = _content("dhparam", dhparam)
+    group, *_ = _parse(_DH_GROUP, source, content)
+    if group.bits < _LEAST_DH_BITS:
+        raise source.error(f"DH parameter is less than {_LEAST_DH_BITS} bits", ConfigurationError.code)
+    if group.bits < _WISE_DH_BITS:
+        warnings.warn(f"DH parameter is less than {_WISE_DH_BITS} bits", RuntimeWarning, stacklevel=2)
+    return group
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -372,12 +406,6 @@ def _der_content(data: bytes) -> tuple[int, int] | None:
     return (start, start + length) if start + length <= len(data) else None
 
 
-def _der_element(tag: int, content: bytes) -> bytes:
-    """Return an element whose content is longer than 127 bytes, as that of every RSA key is."""
-    size = len(content).to_bytes((len(content).bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(size))) + size + content
-
-
 def _is_pkcs12(data: bytes) -> bool:
     # PFX ::= SEQUENCE { version INTEGER {v3(3)}, ... } (RFC 7292); nothing else here begins with version 3.
     bounds = _der_content(data)
@@ -449,6 +477,14 @@ _CERTIFICATE: Final = _Kind(
     "certificate",
     _CERTIFICATE_LABELS,
     x509.load_der_x509_certificate,
+    missing="ERR_OSSL_PEM_NO_START_LINE",
+    bad_base64="ERR_OSSL_PEM_BAD_BASE64_DECODE",
+    damaged="ERR_OSSL_PEM_ASN1_LIB",
+)
+_DH_GROUP: Final = _Kind(
+    "DH parameters",
+    _DH_LABELS,
+    DHGroup.from_der,
     missing="ERR_OSSL_PEM_NO_START_LINE",
     bad_base64="ERR_OSSL_PEM_BAD_BASE64_DECODE",
     damaged="ERR_OSSL_PEM_ASN1_LIB",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from . import ca_store
 from ._openssl.ssl_ctx import VERSIONS
+from .credentials import TrustedOption
 from .errors import ConfigurationError, ConfigurationTypeError
 
 # Forward secrecy and AEAD first, then what else is strong; nothing anonymous, unencrypted or obsolete.
@@ -46,14 +48,17 @@ class Defaults:
         groups: The key-exchange groups, or "auto" for OpenSSL's own choice.
         min_version: The oldest protocol version ("TLSv1.2").
         max_version: The newest protocol version ("TLSv1.3").
+        ca: The certificates that are trusted where a context does not say; forms as for
+            ``SecureContext(ca=...)``.  None is Mozilla's list and the extra one of the environment.
     """
 
-    __slots__ = ("ciphers", "groups", "max_version", "min_version")
+    __slots__ = ("ca", "ciphers", "groups", "max_version", "min_version")
 
     ciphers: str
     groups: str
     min_version: str
     max_version: str
+    ca: TrustedOption
 
     def __init__(self) -> None:
         self.reset()
@@ -69,11 +74,15 @@ class Defaults:
         self.groups = "auto"
         self.min_version = "TLSv1.2"
         self.max_version = "TLSv1.3"
+        self.ca = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.__slots__:
             raise AttributeError(f"there is no default {name!r} that can be set", name=name, obj=self)
-        if not isinstance(value, str):
+        if name == "ca":
+            # Refused now, not when the next context is made; copied, as a list may change.
+            value = ca_store.parse(value)
+        elif not isinstance(value, str):
             raise ConfigurationTypeError(
                 f"defaults.{name} must be a str, not {type(value).__name__}", option=name
             )
@@ -91,3 +100,17 @@ class Defaults:
 
 
 defaults = Defaults()
+
+
+def get_ca_certificates(name: str = "default") -> tuple[str, ...]:
+    """Return a list of trusted certificates as PEM (Node's ``tls.getCACertificates``).
+
+    Args:
+        name: "default" (what a context trusts unless told otherwise), "bundled" (Mozilla's list), "system"
+            (the operating system's) or "extra" (the file that ``NODE_EXTRA_CA_CERTS`` names).
+
+    Raises:
+        ConfigurationError: there is no such list.
+        ConfigurationTypeError: `name` is no str.
+    """
+    return ca_store.ca_certificates(name, ca_store.parse(defaults.ca))

@@ -34,6 +34,7 @@ from .errors import (
     ConfigurationTypeError,
     ConnectionFailed,
     ConnectionLost,
+    IdentityError,
     NeedHandshakeError,
     NotTLS,
     ProtocolError,
@@ -41,11 +42,16 @@ from .errors import (
 )
 from .identity import check_server_identity, to_ascii
 from .info import ConnectionInfo
+from .server_flight import ephemeral_dh_bits
 
 IdentityCheck = Callable[[str, Certificate | None], object]
 """``check_server_identity``: given the name and the certificate; raises, or returns an exception, to refuse."""
 
 _DEFAULT_HOST: Final = "localhost"
+# Node's: what it refuses is within reach of an attacker (Logjam).
+DEFAULT_MIN_DH_SIZE: Final = 1024
+# Enough to tell what a peer speaks that does not speak TLS.
+_FIRST_BYTES: Final = 64
 # Fewer bytes of something that is not TLS do not tell an HTTP request from garbage.
 _ENOUGH_TO_NAME: Final = 8
 # Node's words for it, on clients and on servers.
@@ -73,6 +79,7 @@ class Engine(Connection):
             is a name.
         check_server_identity: Client: called with the name and the server's certificate once its chain is
             trusted; raises, or returns an exception, to refuse.  Default: `check_server_identity`.
+        min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
         request_cert: Server: ask the client for a certificate.
         reject_unauthorized: End the handshake if the peer is not verified.  When off, the connection is made
             and `ConnectionInfo.authorization_error` tells why it should not be trusted.
@@ -97,6 +104,7 @@ class Engine(Connection):
         "_alpn_protocols",
         "_held",
         "_malformed",
+        "_min_dh_size",
         "_reader",
         "_reject_unauthorized",
         "_request_cert",
@@ -119,6 +127,7 @@ class Engine(Connection):
         host: str | None = None,
         server_name: str | None = None,
         check_server_identity: IdentityCheck = check_server_identity,
+        min_dh_size: int = DEFAULT_MIN_DH_SIZE,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
         alpn_protocols: ALPNProtocols | None = None,
@@ -155,6 +164,8 @@ class Engine(Connection):
             self._reader = ClientHelloReader()
             return
         self.server_name, identity = _names(host, server_name)
+        self._min_dh_size = _dh_size(min_dh_size)
+        self.flight = bytearray()
         self.verification = PeerVerification(
             reject=reject_unauthorized, host=identity, check_identity=check_server_identity
         )
@@ -169,15 +180,18 @@ class Engine(Connection):
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take ciphertext from the peer; an empty piece says that the transport has ended."""
-        length = memoryview(data).nbytes
-        if length:
-            self.feed_from(pointer_to(data), length)
+        if not isinstance(data, bytes):
+            # It is read in place, at a later step: by then its owner may have changed it.
+            data = bytes(memoryview(data))
+        if data:
+            self.feed_from(pointer_to(data), len(data))
         else:
             self.eof = True
 
     def drain(self) -> bytes:
         """Return the ciphertext that is to be sent to the peer now."""
-        return bytes(self.collect())
+        held, self._held = self._held, b""
+        return held + self.collect()
 
     def collect(self, *, hold: bool = False) -> memoryview:
         """Return pending ciphertext in the thread's outgoing buffer, valid until the next step in this thread.
@@ -247,7 +261,7 @@ class Engine(Connection):
         return self._reader is not None and self.client_hello is not None
 
     def _refuse_malformed(self, malformed: MalformedClientHello, received: bytes) -> Want:
-        if not malformed.is_tls and len(received) < _ENOUGH_TO_NAME and not self.eof:
+        if not malformed.is_tls and self._too_few_to_name(received):
             return Want.READ
         # OpenSSL has the verdict and the alert; what it would accept is refused all the same, as no choice
         # could be made for it.
@@ -256,7 +270,7 @@ class Engine(Connection):
         try:
             self.step_handshake()
         except ConnectionFailed as verdict:
-            error = verdict
+            error = verdict.again()
         else:
             self.drain_into(0)
             error = ProtocolError(malformed.reason, code="ERR_SSL_DECODE_ERROR")
@@ -264,8 +278,8 @@ class Engine(Connection):
                 self._held = malformed.alert.plaintext_record()
         if not malformed.is_tls:
             error = _not_tls(received, error)
-        self._error = error.again()
-        raise error
+        self._error = error
+        raise error.again()
 
     def choose(
         self,
@@ -300,14 +314,15 @@ class Engine(Connection):
         self.open(context.ssl_ctx(server_side=True, verify_mode=verify_mode), server_side=True)
 
     def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
-        """Refuse a client before there is a choice; the alert is pending, in the clear.
+        """Refuse the peer before there are keys; the alert is pending, in the clear.
 
         Raises:
-            ConnectionFailed: `error`, which is from now on what this connection failed of.
+            ConnectionFailed: a copy of `error`, which is from now on what this connection failed of.
         """
         self._held = alert.plaintext_record()
-        self._error = error.again()
-        raise error
+        # A frame whose own exception is among its variables is a cycle: raised is a copy.
+        self._error = error
+        raise error.again()
 
     # The handshake
 
@@ -331,24 +346,46 @@ class Engine(Connection):
                 self.refuse(no_application_protocol(), Alert.no_application_protocol)
             self.choose(self.context, alpn_protocol=protocol)
         try:
-            if self.step_handshake():
-                return self._finish()
+            done = self.step_handshake()
         except ProtocolError as error:
-            if not self.server_side:
-                self._error = _not_tls(self.first_bytes, error)
-                raise self._error.again() from None
-            raise
+            if self.flight is None:
+                raise
+            first_bytes = bytes(self.flight[:_FIRST_BYTES])
+            if self._too_few_to_name(first_bytes):
+                return Want.READ
+            self._error = _not_tls(first_bytes, error).again()
+            raise self._error.again() from None
+        if self.flight is not None:
+            self._check_dh_size(bytes(self.flight))
+        if done:
+            return self._finish()
         if self.eof:
             raise ConnectionLost(_ENDED_EARLY[self.server_side])
         return Want.READ
 
+    def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
+        """Refuse a second hello, after a HelloRetryRequest, that names another host than the first."""
+        if self.client_hello is None or name == self.client_hello.server_name:
+            return None
+        return ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
+
+    def _too_few_to_name(self, received: bytes) -> bool:
+        """Whether more bytes may tell better what it is that is no TLS."""
+        return len(received) < _ENOUGH_TO_NAME and not self.eof and looks_like(received) is not None
+
+    def _check_dh_size(self, flight: bytes) -> None:
+        """Refuse a group that is too small, before our half of the exchange has left."""
+        bits = ephemeral_dh_bits(flight)
+        if bits is not None and bits < self._min_dh_size:
+            self.drain_into(0)
+            error = ProtocolError(
+                f"the server's Diffie-Hellman group has {bits} bits; min_dh_size is {self._min_dh_size}",
+                code="ERR_TLS_DH_PARAM_SIZE",
+            )
+            self.refuse(error, Alert.insufficient_security)
+
     def _finish(self) -> ConnectionInfo:
         negotiated = self.negotiated(server_side=self.server_side)
-        hello = self.client_hello
-        if hello is not None and negotiated.protocol == "TLSv1.3" and negotiated.server_name != hello.server_name:
-            # The second hello after a HelloRetryRequest named another host than the one we chose for.
-            self._error = ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
-            raise self._error.again()
         if self.server_side and negotiated.protocol == "TLSv1.3":
             # Tickets: a client that only writes would never read them, and closing over unread input destroys
             # data.  They leave with the first data or the goodbye.
@@ -357,6 +394,8 @@ class Engine(Connection):
         peer = Certificate.chain(negotiated.peer_chain) if chain else None
         error = self._verdict(peer, negotiated.verify_result if negotiated.session_reused else 0)
         asked = not self.server_side or self._request_cert
+        # OpenSSL keeps what it had built of a chain that it did not trust in the end.
+        trusted = error is None or isinstance(error, IdentityError)
         self.info = ConnectionInfo(
             protocol=negotiated.protocol,
             cipher=negotiated.cipher,
@@ -368,9 +407,9 @@ class Engine(Connection):
             certificate=None if negotiated.certificate is None else Certificate(negotiated.certificate),
             peer_certificate=peer,
             peer_certificate_chain=chain,
-            verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain),
+            verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
         )
-        self.verification = None
+        self.verification = self.flight = None
         return self.info
 
     def _verdict(self, peer: Certificate | None, resumed_result: int) -> CertificateError | None:
@@ -388,11 +427,14 @@ class Engine(Connection):
 
         Raises:
             NeedHandshakeError: the handshake is not done.
+            ValueError: `max_bytes` is less than 1.
             TruncationError: the transport ended without the peer's goodbye.
             ConnectionFailed: the peer sent an alert, or broke the protocol.
         """
         if self.info is None:
             raise NeedHandshakeError
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1. Received {max_bytes}")
         count = self.read_into(buffers.plaintext, min(max_bytes, PLAINTEXT_SIZE))
         if count is not None:
             return bytes(buffers.plaintext_view[:count])
@@ -401,6 +443,22 @@ class Engine(Connection):
         if self.https_compatible:
             return b""
         raise TruncationError("the connection ended without the peer's close_notify; data may be missing")
+
+    def confirm(self) -> bool | Want:
+        """Client: return True once the server has shown that it accepts us, and our certificate.
+
+        In TLS 1.3 a server judges the client's certificate when the client's handshake is done already.  Its
+        first data, or its first session ticket after `watch_tickets`, says that it went well.
+
+        Raises:
+            PeerAlert: the server refuses us.
+            ConnectionLost: the transport ended first.
+        """
+        if self.peek() or self.ticket_arrived or self.peer_closed:
+            return True
+        if self.eof:
+            raise ConnectionLost(_ENDED_EARLY[False])
+        return Want.READ
 
     def encrypt(self, data: bytes | bytearray | memoryview, offset: int, length: int) -> int:
         """Encrypt from `offset` on as much as the thread's outgoing buffer takes; `collect` has the result.
@@ -420,13 +478,17 @@ class Engine(Connection):
         """
         if self.info is None:
             raise NeedHandshakeError
-        length = memoryview(data).nbytes
-        ciphertext = []
+        view = memoryview(data)
+        if not view.c_contiguous:
+            data = bytes(view)
+        ciphertext = [self.drain()]
         offset = 0
-        while offset < length:
-            offset = self.encrypt(data, offset, length)
-            ciphertext.append(bytes(self.collect()))
-        self._held += b"".join(ciphertext)
+        try:
+            while offset < view.nbytes:
+                offset = self.encrypt(data, offset, view.nbytes)
+                ciphertext.append(bytes(self.collect()))
+        finally:
+            self._held = b"".join(ciphertext)
 
     def shutdown(self) -> None:
         """Say goodbye: a close_notify is to be drained.  Reading goes on.  Later calls do nothing.
@@ -462,9 +524,23 @@ def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
         ) from error
 
 
+def _dh_size(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationTypeError(
+            f'The "options.min_dh_size" property must be of type number. Received {value!r}', option="min_dh_size"
+        )
+    if value < 1:
+        raise ConfigurationError(
+            f'The value of "options.min_dh_size" is out of range. It must be > 0. Received {value}',
+            code="ERR_OUT_OF_RANGE",
+            option="min_dh_size",
+        )
+    return value
+
+
 def _is_ip_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text.partition("%")[0])
+        ipaddress.ip_address(text.removesuffix(".").partition("%")[0])
     except ValueError:
         return False
     return True
@@ -476,5 +552,8 @@ def _not_tls(first_bytes: bytes, error: ConnectionFailed) -> ConnectionFailed:
     if what is None:
         return error
     return NotTLS(
-        f"the peer sent {what}, not TLS", code=error.code, looks_like=what, first_bytes=first_bytes[:32]
+        f"the peer sent {what} where TLS was expected",
+        code=error.code,
+        looks_like=what,
+        first_bytes=first_bytes[:32],
     )

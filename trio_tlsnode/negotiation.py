@@ -16,6 +16,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+import trio
+
 from .alerts import Alert
 from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, select_alpn_protocol
 from .context import SecureContext
@@ -177,8 +179,16 @@ class ServerPolicy:
                 found = self._sni_callback(server_name)
                 if inspect.isawaitable(found):
                     found = await found
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this connection's alone
-                _refuse_callback(engine, "raised", error)
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this connection's alone
+                # A nursery of the callback's may raise both its being cancelled and what failed over that.
+                raised = error if isinstance(error, Exception) else error.split(trio.Cancelled)[1]
+                try:
+                    if not isinstance(raised, Exception):
+                        raise
+                    _refuse_callback(engine, "raised", raised)
+                finally:
+                    # Kept, it would be a cycle: its traceback holds this frame.
+                    del raised
             if isinstance(found, SecureContext):
                 return found
             if found is not None:

@@ -38,6 +38,8 @@ logger = logging.getLogger("trio_tlsnode")
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # How long to wait for room, in seconds, as trio.serve_listeners does.
 _ROOM_DELAY: Final = 0.1
+# How often the kernel may choose a port that is taken on another address.
+_PORT_TRIES: Final = 10
 # As many as the kernel allows, as trio.open_tcp_listeners has it.
 _UNIX_BACKLOG: Final = 0xFFFF
 
@@ -153,7 +155,7 @@ class TLSServer:
         """Accept connections over TCP until the server is closed.
 
         Args:
-            port: The port; 0 lets the kernel choose, and `addresses` tells.
+            port: The port; 0 lets the kernel choose one for all addresses, and `addresses` tells.
             host: The name or address to listen on; None is all of them, IPv4 and IPv6.
             task_status: With ``nursery.start``, gets the listeners.
 
@@ -163,7 +165,7 @@ class TLSServer:
 
         Cancelling ends all connections at once, without grace.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await _tcp_listeners(port, host)
         await self.serve_listeners(listeners, task_status=task_status)
 
     async def serve_unix(
@@ -312,20 +314,28 @@ class TLSServer:
 
     async def _contain(self, stream: TLSStream) -> None:
         """Run a connection to its end; report what its own stream failed of, raise the rest."""
+        failure: ConnectionFailed | None = None
         rest: BaseException | None = None
         try:
             await self._run(stream)
         except BaseExceptionGroup as group:
             own, rest = group.split(lambda error: isinstance(error, ConnectionFailed) and error.stream is stream)
-            if own is not None:
-                self._client_errors.report(_first(own))
+            failure = None if own is None else _first(own)
+            # It knows this frame, which would know it: a cycle.
+            del own
         finally:
-            await trio.aclose_forcefully(stream)
+            # Closed first: who hears of a failure finds nothing left of the connection.
+            try:
+                await trio.aclose_forcefully(stream)
+            finally:
+                if failure is not None:
+                    self._client_errors.report(failure)
         if rest is not None:
             raise rest
 
     async def _run(self, stream: TLSStream) -> None:
-        async with trio.open_nursery() as nursery:
+        # Groups in any case: without them, a failure of the stream would not be told from a defect.
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             stream.nursery = nursery
             deadline = stream.start_handshake_timer()
             if self._on_connection is not None:
@@ -338,14 +348,14 @@ class TLSServer:
         await stream.aclose()
 
     async def _ask(self, on_connection: ConnectionCallback, stream: TLSStream, deadline: float) -> None:
-        with trio.CancelScope(deadline=deadline) as scope:
-            try:
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
                 result = on_connection(stream.remote_address)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 - whatever it is, it refuses this connection alone
-                refusal = CallbackError("on_connection refused the connection", callback="on_connection")
-                raise stream.fail(refusal) from error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it refuses this connection alone
+            refusal = CallbackError("on_connection refused the connection", callback="on_connection")
+            raise stream.fail(refusal) from error
         if scope.cancelled_caught:
             raise stream.handshake_timed_out()
 
@@ -414,6 +424,24 @@ def _listening_address(listener: trio.abc.Listener[Any]) -> Address | None:
     if not isinstance(listener, trio.SocketListener):
         return None
     return Address.from_sockname(listener.socket.family, listener.socket.getsockname())
+
+
+async def _tcp_listeners(port: int, host: str | bytes | None) -> list[trio.SocketListener]:
+    """Open listeners on all addresses of a host, with one port for all where the kernel chooses it."""
+    for _ in range(_PORT_TRIES):
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        ports = [listener.socket.getsockname()[1] for listener in listeners]
+        if len(set(ports)) == 1:
+            return listeners
+        for listener in listeners:
+            listener.socket.close()
+        try:
+            return await trio.open_tcp_listeners(ports[0], host=host)
+        except OSError as error:
+            # Another family's port of this number is somebody else's: let the kernel choose again.
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, "no port is free on all addresses of this host")
 
 
 async def _unix_listener(path: str | bytes) -> trio.SocketListener:

@@ -26,7 +26,7 @@ import trio
 from ._links import link_for
 from ._openssl.buffers import PLAINTEXT_SIZE
 from .context import SecureContext
-from .engine import Engine, IdentityCheck, Want
+from .engine import DEFAULT_MIN_DH_SIZE, Engine, IdentityCheck, Want
 from .errors import (
     CertificateError,
     ConfigurationError,
@@ -111,6 +111,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
             is a name.
         check_server_identity: Client: called with the name and the certificate once its chain is trusted;
             raises, or returns an exception, to refuse.
+        min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
+        confirm: Client: let the handshake wait until the server has accepted our certificate, which in TLS 1.3
+            it says only afterwards, by a session ticket or its first data.  A server that does neither
+            before it has heard from us makes this wait for the time-out.
         sni_callback: Server: called with the name that the client sent; returns a context or None.
         request_cert: Server: ask the client for a certificate.
         reject_unauthorized: Refuse a peer that is not verified.  When off, `authorization_error` tells why it
@@ -138,6 +142,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         host: str | None = None,
         server_name: str | None = None,
         check_server_identity: IdentityCheck = check_server_identity,
+        min_dh_size: int = DEFAULT_MIN_DH_SIZE,
+        confirm: bool = False,
         sni_callback: SNICallback | None = None,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
@@ -162,11 +168,15 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 host=host,
                 server_name=server_name,
                 check_server_identity=check_server_identity,
+                min_dh_size=min_dh_size,
                 reject_unauthorized=reject_unauthorized,
                 alpn_protocols=alpn_protocols,
                 https_compatible=https_compatible,
             )
+            if confirm:
+                engine.watch_tickets()
         self._set_up(transport, engine, policy, handshake_timeout, close_timeout)
+        self._confirm = confirm and not server_side
 
     @classmethod
     def _accepted(
@@ -200,6 +210,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self.nursery: trio.Nursery | None = None
         self._engine = engine
         self._policy = policy
+        self._confirm = False
         self._link = link_for(transport)
         self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
         self._close_timeout = check_seconds("close_timeout", close_timeout)
@@ -209,6 +220,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._sending_out = _Turn()
         # How often input has come: who looked at the engine before the last one looks again.
         self._fills = 0
+        # Whether the handshake is done, and its last message sent.
+        self._secure = False
         # Ciphertext that the transport did not take at once; it goes before everything else.
         self._unsent = b""
         self._failure: ConnectionFailed | None = None
@@ -308,19 +321,29 @@ class TLSStream(trio.abc.HalfCloseableStream):
         to the next task that waits; over a transport other than a socket, a cancelled send is the end of
         the connection.
         """
-        if self._engine.info is not None and not self._closed:
-            await trio.lowlevel.checkpoint()
-            return
         if self._handshake_deadline == math.inf:
             self.start_handshake_timer()
-        while self._engine.info is None:
+        waited = False
+        while True:
             self._check_usable()
+            if self._secure:
+                break
+            waited = True
             if self._handshaking.taken:
                 await self._handshaking.over()
                 continue
             with self._handshaking:
-                await self._handshake_in_time()
-        self._check_usable()
+                try:
+                    await self._handshake_in_time()
+                finally:
+                    if self._failure is None:
+                        # Half a message sent: there is no way to go on with the handshake.
+                        self._failure = self._send_failure
+                    if self._closed:
+                        # Meanwhile, while a callback of ours chose; its choice has made a new SSL.
+                        self._engine.release()
+        if not waited:
+            await trio.lowlevel.checkpoint()
 
     def start_handshake_timer(self) -> float:
         """Let the time of the handshake run from now on; return its deadline on Trio's clock.
@@ -332,6 +355,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     def handshake_timed_out(self) -> ConnectionFailed:
         """Fail the connection, as its handshake was not done in time; return the error to raise."""
+        if self._failure is not None:
+            # It had failed in time; what was not done is sending the alert.
+            return self._locate(self._failure.again())
         seconds = self._handshake_timeout
         return self.fail(
             HandshakeTimeout(f"the handshake was not done within {seconds:g} seconds", timeout=seconds)
@@ -347,10 +373,17 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     try:
                         await policy.decide(engine)
                     except ConnectionFailed as error:
-                        await self._send_last_words()
+                        await self._send_last_words(error)
                         raise self.fail(error) from error.__cause__
             await self._drive(engine.do_handshake)
             await self._flush(hold=True)
+            if policy is not None and policy.request_cert and self._link.resumable:
+                # The ticket is a client's first sign that its certificate was accepted; the kernel takes it
+                # without waiting.  Without such a client, it is held until it goes with something else.
+                self._flush_nowait()
+            if self._confirm and engine.info is not None and engine.info.protocol == "TLSv1.3":
+                await self._drive(engine.confirm)
+            self._secure = True
         if scope.cancelled_caught:
             raise self.handshake_timed_out()
 
@@ -378,7 +411,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         elif max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1. Received {max_bytes}")
         with self._receiving:
-            if self._engine.info is None:
+            if not self._secure:
                 await self.do_handshake()
             return await self._drive(partial(self._engine.read, max_bytes))
 
@@ -399,7 +432,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         if not view.c_contiguous:
             data = bytes(view)
         with self._sending:
-            if self._engine.info is None:
+            if not self._secure:
                 await self.do_handshake()
             self._check_can_send()
             if not length:
@@ -412,8 +445,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 while done < length:
                     done = await self._drive(partial(engine.encrypt, data, done, length), flush=True)
             except BaseException:
-                if engine.plaintext_sent > sent_before and self._send_failure is None:
-                    self._send_failure = self._locate(_interrupted()).again()
+                if engine.plaintext_sent > sent_before:
+                    self._lose_way_out(_interrupted())
                 raise
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -425,7 +458,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
         """
         with self._sending:
-            if self._engine.info is None:
+            if not self._secure:
                 await self.do_handshake()
             self._check_can_send()
             try:
@@ -445,7 +478,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         Cancelling leaves it open whether the peer gets the goodbye; the sending side is over in any case.
         """
         with self._sending:
-            if self._engine.info is None:
+            if not self._secure:
                 await self.do_handshake()
             self._check_usable()
             if self._engine.close_notify_sent:
@@ -463,13 +496,16 @@ class TLSStream(trio.abc.HalfCloseableStream):
         interrupted send.  All of it takes at most `close_timeout` seconds.
 
         Tasks that wait in other calls get `trio.ClosedResourceError`.  A cancelled call closes the transport
-        all the same, without grace.
+        all the same, without grace: one that is cancelled from the start says no goodbye, so that the peer
+        does not take what it has got for complete.
         """
         if self._closed:
             await trio.lowlevel.checkpoint()
             return
         polite = (
-            self._engine.info is not None
+            # Who is forced to close has not come to an end, and must not say so by a goodbye.
+            trio.current_effective_deadline() > -math.inf
+            and self._engine.info is not None
             and self._failure is None
             and self._send_failure is None
             and not self._sending.taken
@@ -480,13 +516,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
             with trio.move_on_after(self._close_timeout):
                 if polite:
                     await self._say_goodbye()
-                self._engine.release()
                 self._link.discard_nowait()
                 await self.transport_stream.aclose()
                 graceful = True
         finally:
+            self._engine.release()
+            # Their causes have tracebacks, and so refer to this stream.
+            self._failure = self._send_failure = None
             if not graceful:
-                self._engine.release()
                 await trio.aclose_forcefully(self.transport_stream)
 
     async def _say_goodbye(self) -> None:
@@ -497,11 +534,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             # Two sides that close at once, each without room for the other's goodbye, both get away.
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._discard_input)
-                try:
-                    await self._flush()
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    # Raised inside a nursery, it would come out as a group.
-                    pass
+                await self._flush_if_possible()
                 nursery.cancel_scope.cancel()
 
     async def _discard_input(self) -> None:
@@ -535,10 +568,17 @@ class TLSStream(trio.abc.HalfCloseableStream):
             try:
                 outcome = step()
             except ConnectionFailed as error:
-                await self._send_last_words()
+                await self._send_last_words(error)
                 raise self.fail(error)
             if outcome is _WANT_READ:
-                await self._flush(hold=True)
+                # Who is sending sends this too, and what cannot be sent any more does not end the receiving.
+                flushed = self._flush_nowait(hold=True) or self._sending_out.taken
+                if not flushed and self._link.resumable:
+                    await self._fill_and_flush()
+                    waited = True
+                    continue
+                if not flushed:
+                    await self._flush(hold=True)
                 if fills == self._fills:
                     await self._fill()
                 waited = True
@@ -547,7 +587,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 waited = await self._flush() or waited
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-            return outcome  # type: ignore[return-value]  # Want.READ went round above
+            return outcome
 
     async def _fill(self) -> None:
         """Wait for input once, or for the task that is at it."""
@@ -563,6 +603,27 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 self._engine.eof = True
             self._fills += 1
 
+    async def _fill_and_flush(self) -> None:
+        """Wait for input, and send meanwhile: a peer without room may wait until it is read from."""
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(self._flush_if_possible, hold=True))
+            try:
+                await self._fill()
+            except (ConnectionFailed, trio.ClosedResourceError) as error:
+                # Raised inside the nursery, it would come out as a group.
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+    async def _flush_if_possible(self, *, hold: bool = False) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._flush(hold=hold)
+
     def _flush_nowait(self, *, hold: bool = False) -> bool:
         """Send what the engine has to say, as far as the transport takes it; return whether all is gone.
 
@@ -570,7 +631,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             hold: Leave alone what can wait for other output to go with.
         """
         output = self._engine.collect(hold=hold)
-        if output:
+        if output and self._send_failure is None:
             sent = 0
             if not self._unsent:
                 try:
@@ -583,11 +644,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     async def _flush(self, *, hold: bool = False) -> bool:
         """Send all that the engine has to say; return whether that meant waiting."""
-        if self._flush_nowait(hold=hold):
-            return False
-        while self._unsent:
+        waited = False
+        self._flush_nowait(hold=hold)
+        while True:
             if self._send_failure is not None:
                 raise self._locate(self._send_failure.again())
+            if not self._unsent:
+                return waited
+            waited = True
             if self._sending_out.taken:
                 await self._sending_out.over()
                 continue
@@ -598,18 +662,15 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     raise self._fail_sending(error)
                 except BaseException:
                     if not self._link.resumable:
-                        self._send_failure = _interrupted()
+                        self._lose_way_out(_interrupted())
                     raise
                 self._unsent = self._unsent[sent:]
-        return True
 
-    async def _send_last_words(self) -> None:
-        """Send the alert, if the transport takes it within `close_timeout` seconds."""
-        with (
-            trio.move_on_after(self._close_timeout),
-            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-        ):
-            await self._flush()
+    async def _send_last_words(self, error: ConnectionFailed) -> None:
+        """Fail, and send the alert if the transport takes it within `close_timeout` seconds."""
+        self.fail(error)
+        with trio.move_on_after(self._close_timeout):
+            await self._flush_if_possible()
 
     # Failing
 
@@ -635,25 +696,26 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:
         """Take it that the transport takes no more; return why, if the peer has said why."""
-        self._unsent = b""
+        self._lose_way_out(lost)
+        look = self._engine.do_handshake if self._engine.info is None else self._engine.peek
         try:
-            # A peer that refuses us late says so and is gone: we notice by being unable to send.
-            if self._link.fill_nowait(self._engine.feed_from):
+            # A peer that refuses us late says so and is gone: we notice by being unable to send.  But what
+            # it has said before comes first, and may be a whole answer.
+            if look() is not True and self._link.fill_nowait(self._engine.feed_from):
                 self._fills += 1
-            if self._engine.info is None:
-                self._engine.do_handshake()
-            else:
-                self._engine.peek()
+                look()
         except trio.ClosedResourceError:
             pass
         except ConnectionFailed as said:
             return self.fail(said)
-        if self._engine.info is None:
-            return self.fail(lost)
-        self._locate(lost)
-        if self._send_failure is None:
-            self._send_failure = self._kept(lost)
         return lost
+
+    def _lose_way_out(self, error: ConnectionLost) -> None:
+        """Fail the sending side: what was not sent yet never will be."""
+        self._unsent = b""
+        self._locate(error)
+        if self._send_failure is None:
+            self._send_failure = self._kept(error)
 
     @staticmethod
     def _kept(error: ConnectionFailed) -> ConnectionFailed:
@@ -670,7 +732,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             return error
         if self._closed:
             error.phase = "closing"
-        elif engine.info is not None:
+        elif self._secure:
             error.phase = "secure"
         elif engine.server_side and engine.client_hello is None:
             error.phase = "hello"

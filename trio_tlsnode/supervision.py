@@ -68,7 +68,9 @@ class ClientErrors:
         return dict(self._failed)
 
     def report(self, error: ConnectionFailed) -> None:
-        """Take the failure of one connection.  It is kept without its traceback."""
+        """Take the failure of one connection, without its traceback."""
+        error.__traceback__ = None
+        error.__context__ = None
         self._failed[error.code] += 1
         if not self._supervised:
             self._log(error)
@@ -76,8 +78,6 @@ class ClientErrors:
             self._dropped += 1
             self.dropped += 1
             return
-        error.__traceback__ = None
-        error.__context__ = None
         self._errors.append(error)
         self._arrival.unpark()
 

@@ -204,12 +204,12 @@ function requests(socket, exchange, seconds) {
   });
 }
 
+// Sends the end and does not wait for the peer's, as trio does.
 function end(socket) {
   return new Promise((resolve, reject) => {
     socket.once('error', reject);
-    socket.once('close', resolve);
     socket.resume();
-    socket.end();
+    socket.end(resolve);
   });
 }
 

@@ -21,6 +21,8 @@ from .verification import PeerVerification, der_of, ders_of
 _SSL_read = lib.SSL_read
 _SSL_write = lib.SSL_write
 _SSL_get_error = lib.SSL_get_error
+# What others have left in the thread's queue would be taken for the connection's own failure.
+_ERR_clear_error = lib.ERR_clear_error
 _BIO_read = lib.BIO_read
 _BIO_write = lib.BIO_write
 _WANT_READ = lib.SSL_ERROR_WANT_READ
@@ -28,10 +30,12 @@ _ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 # A memory BIO never shrinks: one that has held more than this is replaced once it is empty.
 _SMALL = 2048
 _MEMORY = lib.BIO_s_mem()
-# Enough to tell what a peer speaks that does not speak TLS.
-_FIRST_BYTES = 64
+# How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
+_LONGEST_FLIGHT = 64 * 1024
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
+_CLIENT_STEP = lib.SSL_CB_CONNECT_LOOP
+_READ_TICKET = b"SSLv3/TLS read server session ticket"
 _STORE_CTX_SSL = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
 # Callbacks are made once and find their connection here: one per connection would be a cycle through C, which
@@ -70,12 +74,29 @@ def on_alpn_select(ssl: Any, out: Any, outlen: Any, offered: Any, offered_length
 
 
 @ffi.callback("int(SSL *, int *, void *)", error=2)  # type: ignore[untyped-decorator]
-def on_server_name(_ssl: Any, _alert: Any, _arg: Any) -> int:
-    """``SSL_CTX_set_tlsext_servername_callback``'s callback: acknowledges the name.
+def on_server_name(ssl: Any, alert: Any, _arg: Any) -> int:
+    """``SSL_CTX_set_tlsext_servername_callback``'s callback: asks whether this is the name to go on with.
 
-    Without one, OpenSSL forgets the name that the client sent.
+    It is called for each ClientHello, also where it names nobody.
     """
-    return 0
+    connection = _connections[ssl]
+    if ffi.string(lib.SSL_get_version(ssl)) != b"TLSv1.3":
+        # There is only one hello, and of a resumed session this would be another one's name.
+        return 0
+    name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
+    host = None if name == NULL else ffi.string(name).decode("latin-1")
+    connection.refusal = connection.refuse_server_name(host)
+    if connection.refusal is None:
+        return 0
+    alert[0] = Alert.illegal_parameter
+    return 2
+
+
+@ffi.callback("void(SSL *, int, int)")  # type: ignore[untyped-decorator]
+def on_info(ssl: Any, where: int, _value: int) -> None:
+    """``SSL_set_info_callback``'s callback: notices session tickets, of which nothing else tells."""
+    if where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
+        _connections[ssl].ticket_arrived = True
 
 
 _ciphers: dict[Any, Cipher] = {}
@@ -104,7 +125,6 @@ class Negotiated(NamedTuple):
     protocol: str
     cipher: Cipher
     alpn_protocol: str | None
-    server_name: str | None
     session_reused: bool
     verify_result: int
     certificate: bytes | None
@@ -118,9 +138,11 @@ class Connection:
     Attributes:
         verification: The verdict on the peer's chain, if one is to be made.
         alpn_choice: A server's choice of protocol, made from the ClientHello.
+        refusal: What a callback of OpenSSL's has refused the peer for.
         peer_closed: Whether the peer's close_notify has been read.
         early: What was fed before there is an ``SSL``, or after it was released.
-        first_bytes: The first bytes that the peer sent, at most 64 of them.
+        flight: What the peer has sent since the first byte, as long as somebody wants to know; else None.
+        ticket_arrived: Whether a session ticket has been read, once `watch_tickets` was called.
         ciphertext_received: What was fed so far, in bytes.
         ciphertext_sent: What was drained so far, in bytes.
         plaintext_received: What was decrypted so far, in bytes.
@@ -142,10 +164,12 @@ class Connection:
         "ciphertext_received",
         "ciphertext_sent",
         "early",
-        "first_bytes",
+        "flight",
         "peer_closed",
         "plaintext_received",
         "plaintext_sent",
+        "refusal",
+        "ticket_arrived",
         "verification",
     )
 
@@ -163,9 +187,11 @@ class Connection:
         self._error: ConnectionFailed | None = None
         self.verification: PeerVerification | None = None
         self.alpn_choice: bytes | None = None
+        self.refusal: ConnectionFailed | None = None
         self.peer_closed = False
         self.early = bytearray()
-        self.first_bytes = b""
+        self.flight: bytearray | None = None
+        self.ticket_arrived = False
         self.ciphertext_received = 0
         self.ciphertext_sent = 0
         self.plaintext_received = 0
@@ -210,10 +236,16 @@ class Connection:
         if alpn_protocols is not None:
             lib.SSL_set_alpn_protos(ssl, alpn_protocols, len(alpn_protocols))
 
+    def watch_tickets(self) -> None:
+        """Let `ticket_arrived` tell when a session ticket has been read."""
+        lib.SSL_set_info_callback(self._ssl, on_info)
+
     def release(self) -> None:
         """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
         ssl, self._ssl = self._ssl, None
         self._ssl_ctx = self._rbio = self._wbio = self._borrowed = self.verification = None
+        # Its cause has a traceback, and so may refer to those who hold this object.
+        self._error = None
         if ssl is not None:
             _connections.pop(ssl, None)
             ffi.release(ssl)
@@ -231,8 +263,8 @@ class Connection:
             length: How many bytes.
         """
         self.ciphertext_received += length
-        if not self.first_bytes:
-            self.first_bytes = ffi.buffer(source, min(length, _FIRST_BYTES))[:]
+        if self.flight is not None and len(self.flight) < _LONGEST_FLIGHT:
+            self.flight += ffi.buffer(source, length)
         if self._ssl is None:
             self.early += ffi.buffer(source, length)
             return
@@ -310,6 +342,7 @@ class Connection:
             return 0 if self.peer_closed else None
         ssl = self._ssl
         total = 0
+        _ERR_clear_error()
         while total < size:
             count = _SSL_read(ssl, destination + total, size - total)
             if count > 0:
@@ -333,19 +366,27 @@ class Connection:
             raise self._error.again()
         return None
 
-    def peek(self) -> None:
+    def peek(self) -> bool:
         """Look whether the next thing that the peer said ends the connection.
+
+        Returns:
+            Whether it is data, which has to be read first.
 
         Raises:
             ConnectionFailed: it did: an alert, or something that is no TLS.
         """
+        if self._error is not None:
+            raise self._error.again()
         if self._digested:
-            return
+            return False
+        _ERR_clear_error()
         count = lib.SSL_peek(self._ssl, buffers.plaintext, 1)
         if self._borrowed is not None:
             self._settle()
         if count <= 0 and _SSL_get_error(self._ssl, count) == lib.SSL_ERROR_SSL:
             raise self._keep_error().again()
+        return bool(count > 0)
+        return count > 0  # type: ignore[no-any-return]
 
     def write_from(self, source: Any, offset: int, length: int, used: int) -> tuple[int, int]:
         """Encrypt from a cffi pointer into the thread's outgoing buffer, until either is at its end.
@@ -371,6 +412,7 @@ class Connection:
         wbio = self._wbio
         outgoing = buffers.outgoing
         offset_before, used_before = offset, used
+        _ERR_clear_error()
         while offset < length and used <= OUTGOING_SIZE - MAX_CIPHERTEXT_RECORD:
             count = _SSL_write(ssl, source + offset, min(length - offset, MAX_PLAINTEXT_RECORD))
             if count <= 0:
@@ -414,13 +456,19 @@ class Connection:
             return False
         raise self._keep_error().again()
 
+    def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:  # noqa: ARG002 - a subclass's business
+        """Return why a server does not go on with the name in a ClientHello of TLS 1.3, or None."""
+        return None
+
     def _keep_error(self) -> ConnectionFailed:
         """Take the error that OpenSSL reports, once only, and keep it; what is raised are copies of it.
 
         The one that is kept has no traceback, and so no reference to those who hold this object.
         """
         error = error_queue.connection_error()
-        if error.code == "ERR_SSL_CERTIFICATE_VERIFY_FAILED" and self.verification is not None:
+        if self.refusal is not None:
+            error = self.refusal
+        elif error.code == "ERR_SSL_CERTIFICATE_VERIFY_FAILED" and self.verification is not None:
             error = self.verification.error() or error
         elif error.code == "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE":
             error = CertificateError(error.reason, code=error.code)
@@ -439,7 +487,6 @@ class Connection:
         ssl = self._ssl
         alpn, alpn_length = ffi.new("unsigned char **"), ffi.new("unsigned int *")
         lib.SSL_get0_alpn_selected(ssl, alpn, alpn_length)
-        name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
         own = lib.SSL_get_certificate(ssl)
         peer_chain = ders_of(lib.SSL_get_peer_cert_chain(ssl))
         if server_side or not peer_chain:
@@ -454,7 +501,6 @@ class Connection:
             alpn_protocol=ffi.unpack(ffi.cast("char *", alpn[0]), alpn_length[0]).decode("latin-1")
             if alpn_length[0]
             else None,
-            server_name=None if name == NULL else ffi.string(name).decode("latin-1"),
             session_reused=lib.SSL_session_reused(ssl) == 1,
             verify_result=lib.SSL_get_verify_result(ssl),
             certificate=None if own == NULL else der_of(own),

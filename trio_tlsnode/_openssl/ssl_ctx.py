@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
 from cryptography import x509
 
 from ..credentials import CertifiedKey
-from ..errors import ConfigurationError, FeatureUnavailable
+from ..errors import ConfigurationError, ConnectionFailed, FeatureUnavailable
 from . import error_queue
-from .connection import on_alpn_select, on_server_name, on_verify
+from .connection import Connection, on_alpn_select, on_server_name, on_verify
 from .library import NULL, SSL, crypto, features, lib
 
 VERIFY_NONE: int = lib.SSL_VERIFY_NONE
@@ -46,16 +45,19 @@ class SSLContext:
         pointer: The ``SSL_CTX *``, kept alive by this object.
     """
 
-    def __init__(self, *, server_side: bool, verify_mode: int) -> None:
+    def __init__(
+        self, *, server_side: bool, verify_mode: int, options: int = 0, honor_cipher_order: bool = True
+    ) -> None:
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
         self.pointer: Any = self._context._context  # noqa: SLF001 - the seam's business
         ctx = self.pointer
         # Partial writes would hand back the loop over records that write_from does anyway.
         lib.SSL_CTX_clear_mode(ctx, lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
         lib.SSL_CTX_set_mode(ctx, lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | lib.SSL_MODE_RELEASE_BUFFERS)
-        options = lib.SSL_OP_NO_COMPRESSION | lib.SSL_OP_NO_RENEGOTIATION
+        options |= lib.SSL_OP_NO_COMPRESSION | lib.SSL_OP_NO_RENEGOTIATION
         if server_side:
-            options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
+            if honor_cipher_order:
+                options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
             lib.SSL_CTX_set_alpn_select_cb(ctx, on_alpn_select, NULL)
             lib.SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name)
         lib.SSL_CTX_set_verify(ctx, verify_mode, on_verify)
@@ -66,32 +68,38 @@ class SSLContext:
         self._context.set_min_proto_version(VERSIONS[least])
         self._context.set_max_proto_version(VERSIONS[greatest])
 
-    def set_ciphers(self, ciphers: str) -> bool:
+    def set_ciphers(self, ciphers: str, *, dhe: bool) -> bool:
         """Allow the cipher suites of an OpenSSL list in which TLS 1.3's names may stand too.
 
         Without a name of TLS 1.3 its default suites stay; without anything else there is no suite for the
         older versions.
 
+        Args:
+            ciphers: The list.
+            dhe: Whether suites with finite-field Diffie-Hellman may be among them.
+
         Returns:
             Whether there are suites for versions before TLS 1.3.
 
         Raises:
-            ConfigurationError: nothing matches, ``ERR_SSL_NO_CIPHER_MATCH``.
+            ConfigurationError: nothing matches (``ERR_SSL_NO_CIPHER_MATCH``), or there is no name in the list.
         """
         elements = [name for name in ciphers.replace(",", ":").replace(" ", ":").split(":") if name]
+        if not elements:
+            raise ConfigurationError(
+                f"The argument 'options.ciphers' is invalid. Received {ciphers!r}", option="ciphers"
+            )
         tls13 = [name.upper() for name in elements if name.upper().startswith(("TLS_", "!TLS_"))]
         older = [name for name in elements if name.upper() not in tls13]
         excluded = {name[1:] for name in tls13 if name[0] == "!"}
         wanted = [name for name in tls13 if name[0] != "!"] or (list(TLS13_CIPHERS) if excluded else [])
         try:
-            if not elements:
-                self._context.set_cipher_list(b"")
             if tls13:
                 self._context.set_tls13_ciphersuites(
                     ":".join(name for name in wanted if name not in excluded).encode()
                 )
             if older:
-                self._context.set_cipher_list(":".join(older).encode())
+                self._context.set_cipher_list(":".join(older if dhe else [*older, "!kDHE"]).encode())
         except SSL.Error as error:
             raise _refused(error, f"no cipher suite matches {ciphers!r}", "ciphers") from error
         return bool(older)
@@ -115,6 +123,52 @@ class SSLContext:
                 option="groups",
             )
 
+    def set_signature_algorithms(self, algorithms: str) -> None:
+        """Allow the signature algorithms of a list separated by colons, most preferred first.
+
+        Raises:
+            ConfigurationError: one is unknown.
+        """
+        if lib.SSL_CTX_set1_sigalgs_list(self.pointer, algorithms.encode()) != 1:
+            error_queue.drain()
+            raise ConfigurationError(
+                f"no such signature algorithm, or none that this OpenSSL has: {algorithms!r}",
+                code="ERR_CRYPTO_OPERATION_FAILED",
+                option="sigalgs",
+            )
+
+    def set_dh_group(self, pem: bytes) -> None:
+        """Use a Diffie-Hellman group in TLS 1.2 and older.
+
+        Raises:
+            ConfigurationError: it is too small for the security level of the ciphers.
+        """
+        bio = lib.BIO_new_mem_buf(pem, len(pem))
+        dh = lib.PEM_read_bio_DHparams(bio, NULL, NULL, NULL)
+        lib.BIO_free(bio)
+        if dh == NULL or lib.SSL_CTX_set_tmp_dh(self.pointer, dh) != 1:
+            entries = error_queue.drain()
+            lib.DH_free(dh)
+            library, reason, _ = entries[0] if entries else ("SSL routines", "unable to load dh parameters", 0)
+            raise ConfigurationError(
+                f"the Diffie-Hellman group cannot be used: {reason}",
+                code=error_queue.node_code(library, reason),
+                option="dhparam",
+            )
+        lib.DH_free(dh)
+
+    def can_start(self) -> bool:
+        """Whether a client can begin a handshake; if not, the security level has left no version."""
+        connection = Connection()
+        connection.open(self, server_side=False)
+        try:
+            connection.step_handshake()
+        except ConnectionFailed:
+            return False
+        finally:
+            connection.release()
+        return True
+
     def use_certified_key(self, certified_key: CertifiedKey) -> None:
         """Present a certificate, proved by its private key.
 
@@ -135,33 +189,22 @@ class SSLContext:
         for certificate in issuers:
             self._context.add_extra_chain_cert(certificate)
 
-    def add_issuers(self, certificates: Iterable[x509.Certificate]) -> None:
-        """Make certificates known, to complete chains with, but not trusted."""
-        store = self._context.get_cert_store()
-        assert store is not None
-        for certificate in certificates:
-            store.add_cert(crypto.X509.from_cryptography(certificate))
-
     def trust(self, certificates: Iterable[x509.Certificate]) -> None:
-        """Trust these certificates, and as a server name them to clients that are asked for theirs."""
-        store = self._context.get_cert_store()
-        assert store is not None
-        for certificate in certificates:
-            authority = crypto.X509.from_cryptography(certificate)
-            store.add_cert(authority)
-            lib.SSL_CTX_add_client_CA(self.pointer, authority._x509)  # noqa: SLF001 - the seam's business
+        """Trust these certificates."""
+        _add_to(self._context, certificates)
 
-    def trust_bundle(self, path: str) -> None:
-        """Trust the certificates of a PEM file, which is read once in a process."""
-        store = _bundle(path).get_cert_store()
+    def share_trust(self, certificates: tuple[x509.Certificate, ...]) -> None:
+        """Trust these certificates, in a store that is made once for all contexts that trust the same."""
+        store = _shared_store(certificates).get_cert_store()
         assert store is not None
         pointer = store._store  # noqa: SLF001 - the seam's business
         lib.X509_STORE_up_ref(pointer)
         lib.SSL_CTX_set_cert_store(self.pointer, pointer)
 
-    def trust_bundle_alone(self, path: str) -> None:
-        """Trust the certificates of a PEM file in a store of this context's own."""
-        self._context.load_verify_locations(path)
+    def name_authorities(self, certificates: Iterable[x509.Certificate]) -> None:
+        """Tell the clients that are asked for a certificate from whom it may be."""
+        for certificate in certificates:
+            self._context.add_client_ca(certificate)
 
     def revoke(self, crls: Iterable[x509.CertificateRevocationList]) -> None:
         """Refuse what these lists name; with one, every certificate of a chain needs a current one."""
@@ -177,14 +220,37 @@ class SSLContext:
         assert store is not None
         store.set_flags(lib.X509_V_FLAG_PARTIAL_CHAIN)
 
+    def verify_at(self, seconds: int) -> None:
+        """Judge certificates as of a moment, in seconds since the epoch."""
+        lib.X509_VERIFY_PARAM_set_time(lib.SSL_CTX_get0_param(self.pointer), seconds)
+
+    def set_session_timeout(self, seconds: int) -> None:
+        """Let sessions be resumed for so many seconds."""
+        lib.SSL_CTX_set_timeout(self.pointer, seconds)
+
     def set_session_id_context(self, value: bytes) -> None:
         """Let sessions resume only where this value is the same: at most 32 bytes."""
         self._context.set_session_id(value)
 
 
-@functools.cache
-def _bundle(path: str) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.load_verify_locations(path)
-    return context
+def _add_to(context: SSL.Context, certificates: Iterable[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for certificate in certificates:
+        store.add_cert(crypto.X509.from_cryptography(certificate))
 
+
+# Few, and found by identity: comparing some hundred certificates would cost more than a handshake does.
+_shared_stores: list[tuple[tuple[x509.Certificate, ...], SSL.Context]] = []
+_MOST_SHARED_STORES = 4
+
+
+def _shared_store(certificates: tuple[x509.Certificate, ...]) -> SSL.Context:
+    for shared, context in _shared_stores:
+        if shared is certificates:
+            return context
+    context = SSL.Context(SSL.TLS_METHOD)
+    _add_to(context, certificates)
+    del _shared_stores[: 1 - _MOST_SHARED_STORES]
+    _shared_stores.append((certificates, context))
+    return context

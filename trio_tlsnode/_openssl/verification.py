@@ -120,23 +120,30 @@ class PeerVerification:
         assert self._check_identity is not None
         try:
             result = self._check_identity(self._host, certificate)
-        except Exception as raised:  # noqa: BLE001 - a refusal may be any exception; it becomes the cause
-            result = raised
-        if isinstance(result, IdentityError):
-            return result.again()
-        if not isinstance(result, Exception):
-            return None
+        except Exception as refusal:  # noqa: BLE001 - a refusal may be any exception; it becomes the cause
+            return self._refused(refusal, certificate)
+        return self._refused(result, certificate) if isinstance(result, Exception) else None
+
+    def _refused(self, refusal: Exception, certificate: Certificate) -> IdentityError:
+        if isinstance(refusal, IdentityError):
+            return refusal.again()
         error = IdentityError(
-            f"check_server_identity refused the certificate: {result}", host=self._host, certificate=certificate
+            f"check_server_identity refused the certificate: {refusal}",
+            host=self._host,
+            certificate=certificate,
         )
-        error.__cause__ = result
+        if not self._reject:
+            # The verdict lives as long as the connection; with a traceback's frames it would be a cycle.
+            refusal.__traceback__ = None
+        error.__cause__ = refusal
         return error
 
     def error(self) -> CertificateError | None:
-        """Return the verdict: None, or the last problem, as Node reports it."""
-        if not self.problems:
-            return self.identity_error
-        return certificate_error(self.problems)
+        """Hand out the verdict: None, or the last problem, as Node reports it."""
+        if self.problems:
+            return certificate_error(self.problems)
+        error, self.identity_error = self.identity_error, None
+        return error
 
 
 def certificate_error(problems: Sequence[CertificateProblem]) -> CertificateError:

@@ -1,0 +1,19 @@
+"""How Sphinx builds the documentation."""
+
+from __future__ import annotations
+
+from trio_tlsnode import __version__
+
+project = "trio_tlsnode"
+author = "The trio_tlsnode developers"
+copyright = author
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+# A single back quote names something of this package or of Trio, as in their docstrings.
+default_role = "any"
+
+html_theme = "furo"
+html_title = f"trio_tlsnode {version}"

@@ -1,0 +1,134 @@
+"""CA stores: the lists of trusted certificates that come from outside a program.
+
+Mozilla's list comes with certifi.  The system's is what the operating system's administrator trusts.  The extra
+one is named by the environment, in the variable that Node.js reads for it.  What a context trusts by default is
+Mozilla's list and the extra one, or what `trio_tlsnode.defaults.ca` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import ssl
+import warnings
+from pathlib import Path
+from typing import Final, Literal
+
+import certifi
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
+
+from .credentials import TrustedOption, load_trusted_certificates
+from .errors import ConfigurationError, ConfigurationTypeError
+
+EXTRA_CA_VARIABLE: Final = "NODE_EXTRA_CA_CERTS"
+"""The environment variable that names a PEM file of further trusted certificates."""
+
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+StoreName = Literal["bundled", "system", "extra"]
+
+
+@functools.cache
+def root_certificates() -> tuple[str, ...]:
+    """Return Mozilla's root certificates as PEM, without a newline at their ends (Node's ``tls.rootCertificates``).
+
+    The same tuple at each call.
+    """
+    return tuple(pem.removesuffix("\n") for pem in _pems(store("bundled")))
+
+
+@functools.cache
+def store(name: StoreName) -> tuple[x509.Certificate, ...]:
+    """Return the certificates of a list, read once in a process."""
+    if name == "bundled":
+        return _tolerantly(Path(certifi.where()))
+    return _system() if name == "system" else _extra()
+
+
+def parse(ca: TrustedOption) -> tuple[x509.Certificate, ...] | None:
+    """Return the certificates that a ``ca`` option names, or None where it is not set.
+
+    Args:
+        ca: As `load_trusted_certificates` takes it, or "system", also as an item of a list.
+
+    Raises:
+        ConfigurationError: something cannot be used.
+    """
+    if isinstance(ca, str) and ca == "system":
+        return store("system")
+    if isinstance(ca, (list, tuple)) and any(isinstance(item, str) and item == "system" for item in ca):
+        others = load_trusted_certificates([item for item in ca if not (isinstance(item, str) and item == "system")])
+        return tuple(dict.fromkeys((*store("system"), *(others or ()))))
+    return load_trusted_certificates(ca)
+
+
+@functools.cache
+def default() -> tuple[x509.Certificate, ...]:
+    """Return what is trusted where nobody says otherwise: Mozilla's list and the extra one."""
+    return tuple(dict.fromkeys((*store("bundled"), *store("extra"))))
+
+
+def ca_certificates(name: str, chosen: tuple[x509.Certificate, ...] | None) -> tuple[str, ...]:
+    """Return a list as PEM; `chosen` is the default one, if one was chosen.
+
+    Raises:
+        ConfigurationError: there is no such list.
+    """
+    if not isinstance(name, str):
+        raise ConfigurationTypeError(f'The "type" argument must be of type string. Received {name!r}', option="type")
+    if name == "default":
+        return _pems(default() if chosen is None else chosen)
+    if name == "bundled":
+        return root_certificates()
+    if name in ("system", "extra"):
+        return _pems(store(name))  # type: ignore[arg-type]  # narrowed by the line above
+    raise ConfigurationError(
+        f"{name!r} is no list of certificates; there are default, bundled, system and extra", option="type"
+    )
+
+
+@functools.lru_cache(8)
+def _pems(certificates: tuple[x509.Certificate, ...]) -> tuple[str, ...]:
+    return tuple(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
+
+
+def _system() -> tuple[x509.Certificate, ...]:
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else sorted(Path(paths.capath or "").glob("*.pem"))
+    found = [certificate for file in files for certificate in _tolerantly(file)]
+    if not found:
+        # Windows keeps its lists where only the standard library reaches them.
+        ders = ssl.create_default_context().get_ca_certs(binary_form=True)
+        found = [x509.load_der_x509_certificate(der) for der in ders]
+    return tuple(dict.fromkeys(found))
+
+
+def _tolerantly(path: Path) -> tuple[x509.Certificate, ...]:
+    """Load a list that others maintain: one certificate that cannot be read must not cost all others."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for pem in _PEM.findall(path.read_bytes()):
+            with contextlib.suppress(ValueError):
+                found.append(x509.load_pem_x509_certificate(pem))
+    return tuple(found)
+
+
+def _extra() -> tuple[x509.Certificate, ...]:
+    path = os.environ.get(EXTRA_CA_VARIABLE)
+    if not path:
+        return ()
+    try:
+        found = _tolerantly(Path(path))
+    except OSError as error:
+        reason: object = error
+    else:
+        if found:
+            return found
+        reason = "it holds no certificate"
+    warnings.warn(f"Ignoring extra certs from {path!r}, load failed: {reason}", RuntimeWarning, stacklevel=2)
+    return ()

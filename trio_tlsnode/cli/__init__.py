@@ -1,0 +1,32 @@
+"""The command ``tlsnode``.
+
+It needs click, rich and trustme, which the extra ``trio-tlsnode[cli]`` installs.  What it does, any program
+can do: it uses the public names of `trio_tlsnode` and `trio_tlsnode.testing` alone.
+"""
+
+from __future__ import annotations
+
+try:
+    import click
+    import rich  # noqa: F401 - asked for here, so that what is missing is told in one place
+    import trustme  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ImportError(
+        f"the command tlsnode needs {missing.name}: pip install 'trio-tlsnode[cli]'", name=missing.name
+    ) from None
+
+from .. import __version__
+from . import connect, demo, serve
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tlsnode", message="%(prog)s %(version)s")
+def main() -> None:
+    """TLS from the command line, on trio-tlsnode."""
+
+
+main.add_command(connect.connect)
+main.add_command(demo.demo)
+main.add_command(serve.serve)
