@@ -293,6 +293,9 @@ def test_a_request_is_read_as_rfc_9112_has_it(head: bytes, request_: Request) ->
         (b"GET / HTTP/1.1\r\nHost: a\r\n folded", 400),
         (b"GET / HTTP/1.1\r\nHost: a\rb", 400),
         (b"GET / HTTP/1.1\r\nHost: a\0", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nx:" + b" " * 16000 + b"\0", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1", 400),
     ],
 )
 def test_what_is_no_request_has_a_status(head: bytes, status: int) -> None:

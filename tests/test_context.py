@@ -1,4 +1,4 @@
-"""SecureContext: frozen and validated at once; its cipher suites and protocol versions, shown in handshakes."""
+"""SecureContext: frozen, validated at once; its suites and versions are shown in handshakes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ CA = default_authority().ca
 IDENTITY: dict[str, Any] = dict(default_authority().good("localhost").options)
 
 
-def shake_hands(client: SecureContext, server: SecureContext) -> list[ConnectionInfo | ConnectionFailed | Want]:
+def shake_hands(
+    client: SecureContext, server: SecureContext
+) -> list[ConnectionInfo | ConnectionFailed | Want]:
     """Do a handshake; return how it ended on the client and on the server."""
     engines = [Engine(client), Engine(server, server_side=True)]
     ends: list[ConnectionInfo | ConnectionFailed | Want] = [Want.READ, Want.READ]
@@ -89,7 +91,7 @@ def test_context_is_frozen(name: str) -> None:
 @pytest.mark.feature("F1")
 def test_options_are_given_by_name() -> None:
     with pytest.raises(TypeError):
-        SecureContext(IDENTITY["key"], IDENTITY["cert"])  # type: ignore[misc]
+        SecureContext(IDENTITY["key"], IDENTITY["cert"])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no_such_option"):
         SecureContext(no_such_option=1)  # type: ignore[call-arg]
 
@@ -265,13 +267,13 @@ def test_weak_suites_are_not_in_the_default_list(weak: str) -> None:
         offering = client(ciphers=f"{weak}@SECLEVEL=0", **only("TLSv1.2"))
     except ConfigurationError:
         return  # this OpenSSL does not even have it
-    assert_refused(
-        offering, server(**only("TLSv1.2")), "ERR_SSL_NO_SHARED_CIPHER", Alert.handshake_failure
-    )
+    assert_refused(offering, server(**only("TLSv1.2")), "ERR_SSL_NO_SHARED_CIPHER", Alert.handshake_failure)
 
 
 @pytest.mark.feature("F7")
-@pytest.mark.parametrize("ciphers", ["DEFAULT@SECLEVEL=0", "DEFAULT:@SECLEVEL=1", "TLS_AES_128_GCM_SHA256:DEFAULT:@SECLEVEL=0"])
+@pytest.mark.parametrize(
+    "ciphers", ["DEFAULT@SECLEVEL=0", "DEFAULT:@SECLEVEL=1", "TLS_AES_128_GCM_SHA256:DEFAULT:@SECLEVEL=0"]
+)
 def test_security_level_is_set_in_the_list(ciphers: str) -> None:
     weak = default_authority().weak_key("localhost").options
     with pytest.raises(ConfigurationError) as caught:
@@ -300,9 +302,7 @@ def test_security_level_is_set_in_the_list(ciphers: str) -> None:
         ({"min_version": "TLSv1", "max_version": "TLSv1.2"}, {}, "TLSv1.2"),
     ],
 )
-def test_newest_version_in_common_is_used(
-    ours: dict[str, Any], theirs: dict[str, Any], version: str
-) -> None:
+def test_newest_version_in_common_is_used(ours: dict[str, Any], theirs: dict[str, Any], version: str) -> None:
     assert negotiate(client(**ours), server(**theirs)).protocol == version
     assert negotiate(client(**theirs), server(**ours)).protocol == version
 
@@ -312,9 +312,7 @@ def test_newest_version_in_common_is_used(
 def test_no_version_in_common_is_told_on_both_sides(newer: str) -> None:
     versions = {"min_version": "TLSv1.3"}, {"max_version": "TLSv1.2"}
     ours, theirs = versions if newer == "client" else versions[::-1]
-    assert_refused(
-        client(**ours), server(**theirs), "ERR_SSL_UNSUPPORTED_PROTOCOL", Alert.protocol_version
-    )
+    assert_refused(client(**ours), server(**theirs), "ERR_SSL_UNSUPPORTED_PROTOCOL", Alert.protocol_version)
 
 
 @pytest.mark.feature("F8")
@@ -329,7 +327,9 @@ def test_unknown_version_is_refused(option: str, value: str) -> None:
 
 
 @pytest.mark.feature("F8")
-@pytest.mark.parametrize("settings", [{"min_version": "TLSv1.3", "max_version": "TLSv1.2"}, {"max_version": "TLSv1.1"}])
+@pytest.mark.parametrize(
+    "settings", [{"min_version": "TLSv1.3", "max_version": "TLSv1.2"}, {"max_version": "TLSv1.1"}]
+)
 def test_versions_that_leave_none_are_refused(settings: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="no version is left"):
         client(**settings)

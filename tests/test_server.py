@@ -67,6 +67,10 @@ WRONG_TYPES: list[tuple[str, Any]] = [
     ("handshake_timeout", None),
     ("close_timeout", None),
     ("close_timeout", True),
+    ("request_cert", None),
+    ("reject_unauthorized", None),
+    ("reject_unauthorized", 0),
+    ("https_compatible", "yes"),
     ("client_error_limit", None),
     ("client_error_limit", 10.0),
     ("client_error_limit", True),
@@ -123,7 +127,7 @@ def test_context_without_certificate_and_key_is_refused(options: Any) -> None:
 @pytest.mark.feature("B1")
 def test_all_options_but_handler_and_context_are_named() -> None:
     with pytest.raises(TypeError):
-        TLSServer(echo, SERVER, lambda _name: None)  # type: ignore[misc]
+        TLSServer(echo, SERVER, lambda _name: None)  # type: ignore[call-arg]
 
 
 @pytest.mark.feature("B10")

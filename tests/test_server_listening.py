@@ -65,7 +65,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 async def test_port_zero_lets_the_kernel_choose_and_addresses_tells(
     server: TLSServer, nursery: trio.Nursery
 ) -> None:
-    assert server.addresses == ()
+    assert list(server.addresses) == []
     listeners = await nursery.start(server.serve, 0, "127.0.0.1")
     assert [type(listener) for listener in listeners] == [trio.SocketListener]
     (address,) = server.addresses
@@ -156,7 +156,7 @@ async def test_cancelled_server_may_serve_again(server: TLSServer, nursery: trio
     async with trio.open_nursery() as first:
         await first.start(server.serve, 0, "127.0.0.1")
         first.cancel_scope.cancel()
-    assert server.addresses == ()
+    assert list(server.addresses) == []
     await nursery.start(server.serve, 0, "127.0.0.1")
     (address,) = server.addresses
     await assert_echoes(await connect("127.0.0.1", address.port, context=CLIENT))
@@ -190,7 +190,7 @@ async def test_socket_file_is_removed_at_the_end(how: str, server: TLSServer, tm
             await server.aclose()
         else:
             nursery.cancel_scope.cancel()
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
 
 
 def leave_stale_socket(path: Path) -> None:
@@ -268,7 +268,7 @@ async def test_closed_server_leaves_no_socket_file(server: TLSServer, tmp_path: 
     await server.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await server.serve_unix(tmp_path / "socket")
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
 
 
 # Errors of accepting
@@ -318,7 +318,9 @@ async def test_server_is_closed_while_it_waits_for_room(server: TLSServer, mock_
 
 
 @pytest.mark.feature("B2")
-@pytest.mark.parametrize("error", [OSError(errno.EBADF, "Bad file descriptor"), RuntimeError("broken listener")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EBADF, "Bad file descriptor"), RuntimeError("broken listener")]
+)
 async def test_other_error_of_a_listener_propagates_and_ends_all(error: Exception, server: TLSServer) -> None:
     broken, other = MemoryListener(), MemoryListener()
     with pytest.RaisesGroup(type(error), flatten_subgroups=True):

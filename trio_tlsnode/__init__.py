@@ -1,7 +1,9 @@
 """TLS for Trio: everything that Node.js's ``tls`` module offers, on pyOpenSSL."""
 
 from . import options
-from ._openssl.library import features
+from ._openssl.cipher_list import get_ciphers
+from ._openssl.groups import get_groups
+from ._openssl.library import features, version_report
 from ._version import __version__
 from .addresses import Address
 from .alerts import Alert
@@ -76,7 +78,10 @@ __all__ = [
     "defaults",
     "features",
     "get_ca_certificates",
+    "get_ciphers",
+    "get_groups",
     "options",
     "root_certificates",
+    "version_report",
     "wrap_client",
 ]

@@ -1,7 +1,7 @@
 """Links: how ciphertext moves between an engine and the transport below it.
 
-There are two: `SocketLink` reads a socket into the thread's buffer and writes from it, and `StreamLink` uses the
-methods that every `trio.abc.Stream` has.  Neither knows TLS.
+There are two: `SocketLink` reads a socket into the thread's buffer and writes from it, and `StreamLink` uses
+the methods that every `trio.abc.Stream` has.  Neither knows TLS.
 """
 
 from __future__ import annotations
@@ -184,11 +184,11 @@ class StreamLink(Link):
             feed(pointer_to(data), len(data))
         return bool(data)
 
-    def fill_nowait(self, feed: Feed) -> bool:
+    def fill_nowait(self, feed: Feed) -> bool:  # noqa: ARG002 - as the other link has it
         """Feed nothing: a stream cannot be asked without waiting."""
         return False
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, data: memoryview) -> int:  # noqa: ARG002 - as the other link has it
         """Send nothing: a stream cannot be asked without waiting."""
         return 0
 
@@ -219,7 +219,9 @@ def _address_of(transport: object, name: str) -> Address | None:
 
 def _lost(error: OSError) -> ConnectionLost:
     code = errno.errorcode.get(error.errno or 0, "ECONNRESET")
-    return ConnectionLost(f"the connection was lost: {os.strerror(error.errno or errno.ECONNRESET)}", code=code)
+    return ConnectionLost(
+        f"the connection was lost: {os.strerror(error.errno or errno.ECONNRESET)}", code=code
+    )
 
 
 def _broken(error: trio.BrokenResourceError) -> ConnectionLost:

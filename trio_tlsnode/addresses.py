@@ -24,11 +24,17 @@ class Address(NamedTuple):
 
     @classmethod
     def from_sockname(cls, family: int, sockname: Any) -> Address | None:
-        """Return what ``getsockname`` or ``getpeername`` gave as an address, or None for other families."""
+        """Return a socket's address, or None where its family has none like these.
+
+        Args:
+            family: The socket's family, ``socket.AF_...``.
+            sockname: What ``getsockname`` or ``getpeername`` gave.
+        """
         if family == socket.AF_INET:
             return cls(sockname[0], sockname[1], "IPv4")
         if family == socket.AF_INET6:
             return cls(sockname[0], sockname[1], "IPv6")
         if family == getattr(socket, "AF_UNIX", None):
-            return cls(sockname.decode(errors="replace") if isinstance(sockname, bytes) else sockname, 0, "unix")
+            path = sockname.decode(errors="replace") if isinstance(sockname, bytes) else sockname
+            return cls(path, 0, "unix")
         return None

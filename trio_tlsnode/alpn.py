@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from .errors import ConfigurationError, ConfigurationTypeError, ProtocolError
 
-ALPNProtocols = Iterable[str | bytes] | bytes | bytearray | memoryview
+ALPNProtocols = Iterable[str | bytes | bytearray | memoryview] | bytes | bytearray | memoryview
 """What ``alpn_protocols`` takes: names in order of preference, or the wire format."""
+
+# RFC 7301, section 3.1: the list's length has two bytes.
+_MAX_WIRE_FORMAT: Final = 0xFFFF
 
 
 def parse_alpn_protocols(value: ALPNProtocols | None) -> tuple[str, ...]:
@@ -17,9 +21,22 @@ def parse_alpn_protocols(value: ALPNProtocols | None) -> tuple[str, ...]:
         value: A list of names, or the wire format: each name behind a byte that says how long it is.
 
     Raises:
-        ConfigurationError: a name has no byte or more than 255, or the wire format is cut.
+        ConfigurationError: a name has no byte or more than 255, all of them together have too many, or the
+            wire format is cut.
         ConfigurationTypeError: neither a list of names nor bytes.
     """
+    names = _names(value)
+    size = len(alpn_wire_format(names))
+    if size > _MAX_WIRE_FORMAT:
+        raise ConfigurationError(
+            f"alpn_protocols must not take more than {_MAX_WIRE_FORMAT} bytes on the wire. Received {size}",
+            code="ERR_OUT_OF_RANGE",
+            option="alpn_protocols",
+        )
+    return names
+
+
+def _names(value: ALPNProtocols | None) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -32,12 +49,12 @@ def parse_alpn_protocols(value: ALPNProtocols | None) -> tuple[str, ...]:
     return tuple(_name(index, name) for index, name in enumerate(value))
 
 
-def _name(index: int, name: str | bytes) -> str:
+def _name(index: int, name: str | bytes | bytearray | memoryview) -> str:
     option = f"alpn_protocols[{index}]"
-    if not isinstance(name, (str, bytes)):
+    if not isinstance(name, (str, bytes, bytearray, memoryview)):
         raise ConfigurationTypeError(f"{option} must be str or bytes. Received {name!r}", option=option)
     try:
-        encoded = name.encode("latin-1") if isinstance(name, str) else name
+        encoded = name.encode("latin-1") if isinstance(name, str) else bytes(name)
     except UnicodeEncodeError as error:
         raise ConfigurationError(
             f"{option} has characters beyond latin-1; give its bytes instead", option=option

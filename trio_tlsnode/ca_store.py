@@ -1,8 +1,8 @@
 """CA stores: the lists of trusted certificates that come from outside a program.
 
-Mozilla's list comes with certifi.  The system's is what the operating system's administrator trusts.  The extra
-one is named by the environment, in the variable that Node.js reads for it.  What a context trusts by default is
-Mozilla's list and the extra one, or what `trio_tlsnode.defaults.ca` says.
+Mozilla's list comes with certifi.  The system's is what the operating system's administrator trusts.  The
+extra one is named by the environment, in the variable that Node.js reads for it.  What a context trusts by
+default is Mozilla's list and the extra one, or what `trio_tlsnode.defaults.ca` says.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ StoreName = Literal["bundled", "system", "extra"]
 
 @functools.cache
 def root_certificates() -> tuple[str, ...]:
-    """Return Mozilla's root certificates as PEM, without a newline at their ends (Node's ``tls.rootCertificates``).
+    """Return Mozilla's root certificates as PEM, without newlines at their ends (``tls.rootCertificates``).
 
-    The same tuple at each call.
+    It is the same tuple at each call.
     """
-    return tuple(pem.removesuffix("\n") for pem in _pems(store("bundled")))
+    return tuple(pem.removesuffix("\n") for pem in pems(store("bundled")))
 
 
 @functools.cache
@@ -61,7 +61,9 @@ def parse(ca: TrustedOption) -> tuple[x509.Certificate, ...] | None:
     if isinstance(ca, str) and ca == "system":
         return store("system")
     if isinstance(ca, (list, tuple)) and any(isinstance(item, str) and item == "system" for item in ca):
-        others = load_trusted_certificates([item for item in ca if not (isinstance(item, str) and item == "system")])
+        others = load_trusted_certificates(
+            [item for item in ca if not (isinstance(item, str) and item == "system")]
+        )
         return tuple(dict.fromkeys((*store("system"), *(others or ()))))
     return load_trusted_certificates(ca)
 
@@ -72,27 +74,28 @@ def default() -> tuple[x509.Certificate, ...]:
     return tuple(dict.fromkeys((*store("bundled"), *store("extra"))))
 
 
-def ca_certificates(name: str, chosen: tuple[x509.Certificate, ...] | None) -> tuple[str, ...]:
-    """Return a list as PEM; `chosen` is the default one, if one was chosen.
+def ca_certificates(name: str) -> tuple[str, ...]:
+    """Return a list that comes from outside as PEM.
 
     Raises:
         ConfigurationError: there is no such list.
     """
     if not isinstance(name, str):
-        raise ConfigurationTypeError(f'The "type" argument must be of type string. Received {name!r}', option="type")
-    if name == "default":
-        return _pems(default() if chosen is None else chosen)
+        raise ConfigurationTypeError(
+            f'The "type" argument must be of type string. Received {name!r}', option="type"
+        )
     if name == "bundled":
         return root_certificates()
     if name in ("system", "extra"):
-        return _pems(store(name))  # type: ignore[arg-type]  # narrowed by the line above
+        return pems(store(name))
     raise ConfigurationError(
         f"{name!r} is no list of certificates; there are default, bundled, system and extra", option="type"
     )
 
 
 @functools.lru_cache(8)
-def _pems(certificates: tuple[x509.Certificate, ...]) -> tuple[str, ...]:
+def pems(certificates: tuple[x509.Certificate, ...]) -> tuple[str, ...]:
+    """Return certificates as PEM, each with a newline at its end; the same tuple for the same ones."""
     return tuple(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 

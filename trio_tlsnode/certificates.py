@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .der import Element, elements, encoded
 from .errors import CertificateError, ConfigurationError, ConfigurationTypeError
+from .html_table import html_table
 
 Name = dict[str, str | tuple[str, ...]]
 """A distinguished name: OpenSSL's short names to values, a tuple where an attribute is repeated."""
@@ -324,12 +325,7 @@ class Certificate:
             }
         except CertificateError:
             return f"<p>{html.escape(repr(self))}</p>"
-        cells = [
-            f'<tr><th style="text-align: left">{label}</th><td>{html.escape(text)}</td></tr>'
-            for label, text in rows.items()
-            if text
-        ]
-        return f"<table>{''.join(cells)}</table>"
+        return html_table("Certificate", rows)
 
     def _chain(self) -> Iterator[Certificate]:
         """Yield this certificate and its issuers, as far as they are known."""
@@ -431,7 +427,6 @@ class Certificate:
         fields["serialNumber"] = self.serial_number
         fields["raw"] = self._raw
         return fields
-
 
 
 _BOOLEAN, _INTEGER, _SEQUENCE = 0x01, 0x02, 0x30

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Final, Unpack, cast
 
 import trio
 
 from .alpn import ALPNProtocols
 from .context import ContextOptions, SecureContext, shared_context
-from .engine import IdentityCheck
+from .engine import Engine, IdentityCheck
 from .errors import ConfigurationError, ConfigurationTypeError, ConnectError
-from .stream import TLSStream
+from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
 
 
 class ClientOptions(ContextOptions, total=False):
@@ -66,14 +68,14 @@ async def connect(
     """
     _check_host(host)
     _check_port(port)
-    context, stream_options = _split(context, options)
+    over = _prepared(context, host, options)
     try:
         transport = await trio.open_tcp_stream(host, port)
     except OSError as error:
         raise _connect_error(error, host, port) from error
     except UnicodeError as error:
         raise ConfigurationError(f"{host!r} is no host name: {error}", option="host") from error
-    return await _handshake(transport, context, host, stream_options)
+    return await _handshake(transport, over)
 
 
 async def connect_unix(
@@ -100,12 +102,12 @@ async def connect_unix(
 
     Cancelling closes what was opened.
     """
-    context, stream_options = _split(context, options)
+    over = _prepared(context, host, options)
     try:
         transport = await trio.open_unix_socket(os.fspath(path))
     except OSError as error:
         raise _connect_error(error, os.fsdecode(path), None) from error
-    return await _handshake(transport, context, host, stream_options)
+    return await _handshake(transport, over)
 
 
 async def wrap_client(
@@ -133,19 +135,36 @@ async def wrap_client(
     Cancelling closes `stream`.
     """
     try:
-        context, stream_options = _split(context, options)
+        over = _prepared(context, host, options)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return await _handshake(stream, context, host, stream_options)
+    return await _handshake(stream, over)
 
 
-async def _handshake(
-    transport: trio.abc.Stream, context: SecureContext, host: str | None, options: dict[str, Any]
-) -> TLSStream:
+_Over = Callable[[trio.abc.Stream], TLSStream]
+
+
+def _prepared(context: SecureContext | None, host: str | None, options: ClientOptions) -> _Over:
+    """Return what makes the stream over a transport: options are refused before there is one."""
+    context, rest = _split(context, options)
+    handshake_timeout = check_seconds(
+        "handshake_timeout", rest.pop("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT)
+    )
+    close_timeout = check_seconds("close_timeout", rest.pop("close_timeout", DEFAULT_CLOSE_TIMEOUT))
+    return functools.partial(
+        TLSStream._over,  # noqa: SLF001 - a second constructor
+        confirm=rest.pop("confirm", False),
+        engine=Engine(context, host=host, **rest),
+        handshake_timeout=handshake_timeout,
+        close_timeout=close_timeout,
+    )
+
+
+async def _handshake(transport: trio.abc.Stream, over: _Over) -> TLSStream:
     owner: trio.abc.AsyncResource = transport
     try:
-        owner = stream = TLSStream(transport, context, host=host, **options)
+        owner = stream = over(transport)
         await stream.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(owner)
@@ -195,7 +214,9 @@ def _connect_error(error: OSError, host: str, port: int | None) -> ConnectError:
         first = cause
     if isinstance(first, socket.gaierror):
         code = "EAI_AGAIN" if first.errno == socket.EAI_AGAIN else "ENOTFOUND"
-        return ConnectError(f"the name cannot be resolved ({first.strerror})", code=code, host=host, port=port)
+        return ConnectError(
+            f"the name cannot be resolved ({first.strerror})", code=code, host=host, port=port
+        )
     if first.errno is None:
         # The resolver knew the name, and no address for it.
         return ConnectError(str(first), code="ENOTFOUND", host=host, port=port)

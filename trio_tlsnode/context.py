@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import functools
 import hashlib
 from typing import Any, Final, Literal, TypedDict, Unpack
@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from . import ca_store
+from ._openssl.cipher_list import parse_ciphers
+from ._openssl.groups import check_groups
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERSIONS, SSLContext
 from .credentials import (
     CertificateOption,
@@ -28,12 +30,14 @@ from .credentials import (
     load_crls,
     load_dhparam,
 )
-from .defaults import defaults
+from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
 
 # How many contexts made from options given directly to connect() are kept for the next call.
 _SHARED_CONTEXTS: Final = 64
+# How many lists of trusted certificates are kept by their fingerprints.
+_FINGERPRINTS: Final = 8
 # Node's default; OpenSSL's own is two hours.
 _SESSION_TIMEOUT: Final = 300.0
 # What NIST SP 800-57 sets beside P-256 and Ed25519.
@@ -41,6 +45,33 @@ _DH_BITS_FOR_CURVES: Final = 3072
 _MAX_INT: Final = 2**31 - 1
 # OpenSSL's SSL_MAX_SID_CTX_LENGTH.
 _MAX_SESSION_ID_CONTEXT: Final = 32
+# What a client can fail of before it has sent anything: the option at fault, and what to do.
+_REMEDIES: Final = {
+    "ERR_SSL_NO_PROTOCOLS_AVAILABLE": (
+        "secure_options",
+        "secure_options switches off every version from min_version to max_version",
+    ),
+    "ERR_SSL_NO_CIPHERS_AVAILABLE": (
+        "ciphers",
+        "no suite can be used at this security level and with these versions",
+    ),
+    "ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM": (
+        "sigalgs",
+        "no signature algorithm can be used at this security level and with these versions",
+    ),
+    "ERR_SSL_NO_SUITABLE_GROUPS": (
+        "groups",
+        "no group can be used at this security level and with max_version",
+    ),
+    "ERR_SSL_NO_SUITABLE_KEY_SHARE": (
+        "groups",
+        "no default group can be used at this security level; name stronger ones in groups",
+    ),
+}
+_SECURITY_LEVEL_REMEDY: Final = (
+    "{} needs a lower security level: add @SECLEVEL=0 to ciphers, as in "
+    'ciphers="DEFAULT@SECLEVEL=0"; it is broken and only for peers that cannot be renewed'
+)
 
 
 class ContextOptions(TypedDict, total=False):
@@ -53,7 +84,7 @@ class ContextOptions(TypedDict, total=False):
     ca: TrustedOption
     crl: CrlOption
     allow_partial_trust_chain: bool
-    verification_time: datetime.datetime | None
+    verification_time: dt.datetime | None
     ciphers: str | None
     honor_cipher_order: bool
     min_version: str | None
@@ -80,7 +111,7 @@ class _Settings:
     has_own_trust: bool
     crls: tuple[RevocationList, ...]
     allow_partial_trust_chain: bool
-    verification_time: datetime.datetime | None
+    verification_time: dt.datetime | None
     ciphers: str
     honor_cipher_order: bool
     min_version: str
@@ -103,7 +134,7 @@ class _Settings:
         ca: TrustedOption = None,
         crl: CrlOption = None,
         allow_partial_trust_chain: bool = False,
-        verification_time: datetime.datetime | None = None,
+        verification_time: dt.datetime | None = None,
         ciphers: str | None = None,
         honor_cipher_order: bool = True,
         min_version: str | None = None,
@@ -121,25 +152,27 @@ class _Settings:
         private_key_identifier: str | None = None,
     ) -> _Settings:
         _refuse_engines(client_cert_engine, private_key_engine, private_key_identifier)
-        least, greatest = _versions(min_version, max_version, secure_protocol)
+        suites = _text("ciphers", ciphers) or defaults.ciphers
+        least, greatest = _with_suites(suites, *_versions(min_version, max_version, secure_protocol))
         if groups is not None and ecdh_curve is not None:
             raise ConfigurationError("groups and ecdh_curve are two names of one option", option="ecdh_curve")
         own_trust = ca_store.parse(ca)
-        trusted = ca_store.parse(defaults.ca) if own_trust is None else own_trust
         curves = "groups" if ecdh_curve is None else "ecdh_curve"
         return cls(
             credentials=load_credentials(key=key, cert=cert, pfx=pfx, passphrase=passphrase),
-            trusted=ca_store.default() if trusted is None else trusted,
+            trusted=trusted_by_default() if own_trust is None else own_trust,
             has_own_trust=own_trust is not None,
             crls=load_crls(crl),
-            allow_partial_trust_chain=_flag("allow_partial_trust_chain", allow_partial_trust_chain),
+            allow_partial_trust_chain=check_flag("allow_partial_trust_chain", allow_partial_trust_chain),
             verification_time=_time("verification_time", verification_time),
-            ciphers=_text("ciphers", ciphers) or defaults.ciphers,
-            honor_cipher_order=_flag("honor_cipher_order", honor_cipher_order),
+            ciphers=suites,
+            honor_cipher_order=check_flag("honor_cipher_order", honor_cipher_order),
             min_version=least,
             max_version=greatest,
             secure_options=_bits("secure_options", secure_options),
-            groups=_text(curves, ecdh_curve if groups is None else groups) or defaults.groups,
+            groups=check_groups(
+                _text(curves, ecdh_curve if groups is None else groups) or defaults.groups, option=curves
+            ),
             sigalgs=_text("sigalgs", sigalgs),
             dhparam=load_dhparam(dhparam),
             session_timeout=_session_timeout(session_timeout),
@@ -153,14 +186,12 @@ class _Settings:
             options=self.secure_options,
             honor_cipher_order=self.honor_cipher_order,
         )
-        # Ciphers first: their @SECLEVEL decides which keys and groups are too small.
-        self._set_versions(ctx, ctx.set_ciphers(self.ciphers, dhe=not server_side or self.dhparam is not None))
-        if self.groups != "auto":
-            ctx.set_groups(self.groups)
-        if self.sigalgs is not None:
-            ctx.set_signature_algorithms(self.sigalgs)
+        self._negotiate(ctx, dhe=not server_side or self.dhparam is not None)
         if server_side and self.dhparam is not None:
-            ctx.set_dh_group(self._dh_group(self.dhparam).pem())
+            group = self._dh_group(self.dhparam)
+            ctx.set_dh_group(group)
+            if self.groups == "auto":
+                ctx.prefer_dh_group(group)
         self._present_and_trust(ctx)
         ctx.revoke(crl.crl for crl in self.crls)
         if self.allow_partial_trust_chain:
@@ -172,31 +203,42 @@ class _Settings:
             ctx.set_session_id_context(self._session_digest(verify_mode))
         return ctx
 
-    def _set_versions(self, ctx: SSLContext, has_older_ciphers: bool) -> None:
-        least = self.min_version
-        if not has_older_ciphers:
-            if self.max_version != "TLSv1.3":
-                raise ConfigurationError(
-                    f"ciphers name suites of TLS 1.3 only, but max_version is {self.max_version}",
-                    code="ERR_SSL_NO_CIPHER_MATCH",
-                    option="ciphers",
-                )
-            least = "TLSv1.3"
-        ctx.set_versions(least, self.max_version)
-        if self.max_version in ("TLSv1", "TLSv1.1") and not self._security_level_allows():
-            raise ConfigurationError(
-                f"{self.max_version} needs a lower security level: add @SECLEVEL=0 to ciphers, "
-                'as in ciphers="DEFAULT@SECLEVEL=0"; it is broken and only for peers that cannot be renewed',
-                code="ERR_SSL_NO_PROTOCOLS_AVAILABLE",
-                option="max_version",
-            )
+    def _negotiate(self, ctx: SSLContext, *, dhe: bool) -> None:
+        # Ciphers first: their @SECLEVEL decides which keys and groups are too small.
+        ctx.set_ciphers(parse_ciphers(self.ciphers), dhe=dhe)
+        ctx.set_versions(self.min_version, self.max_version)
+        if self.groups != "auto":
+            ctx.set_groups(self.groups)
+        if self.sigalgs is not None:
+            ctx.set_signature_algorithms(self.sigalgs)
 
-    def _security_level_allows(self) -> bool:
-        """Whether a version is left at the ciphers' security level: OpenSSL says so only to a client."""
-        probe = SSLContext(server_side=False, verify_mode=VERIFY_NONE)
-        probe.set_ciphers(self.ciphers, dhe=True)
-        probe.set_versions(self.min_version, self.max_version)
-        return probe.can_start()
+    def check_start(self, ctx: SSLContext, *, server_side: bool) -> None:
+        """Refuse options with which no handshake could begin.
+
+        Args:
+            ctx: What was built of these settings.
+            server_side: For which role.
+
+        Raises:
+            ConfigurationError: they exclude one another, or the security level excludes what they name.
+        """
+        if server_side:
+            # OpenSSL says so only to clients.
+            ctx = SSLContext(server_side=False, verify_mode=VERIFY_NONE, options=self.secure_options)
+            self._negotiate(ctx, dhe=True)
+        fault = ctx.fault_at_start()
+        if fault is None:
+            return
+        option, remedy = _REMEDIES.get(fault.code, (None, ""))
+        if fault.code == "ERR_SSL_NO_PROTOCOLS_AVAILABLE" and self.max_version in ("TLSv1", "TLSv1.1"):
+            option, remedy = "max_version", _SECURITY_LEVEL_REMEDY.format(self.max_version)
+        if server_side and option == "groups":
+            # It may be for those clients alone that it suits.
+            return
+        if option == "ciphers" and parse_ciphers(self.ciphers).pre_shared:
+            # These suites need a callback, which a connection has.
+            return
+        raise ConfigurationError(f"{fault.reason}: {remedy}", code=fault.code, option=option)
 
     def _present_and_trust(self, ctx: SSLContext) -> None:
         certified_keys = self.credentials.certified_keys
@@ -212,8 +254,7 @@ class _Settings:
             ctx.trust((*self.trusted, *self.credentials.trusted))
         else:
             ctx.share_trust(self.trusted)
-        if self.has_own_trust:
-            ctx.name_authorities(self.trusted)
+        ctx.name_authorities((*(self.trusted if self.has_own_trust else ()), *self.credentials.trusted))
         for certified_key in certified_keys:
             ctx.use_certified_key(certified_key)
         if several_chains:
@@ -226,9 +267,8 @@ class _Settings:
         if dhparam != "auto":
             return dhparam
         keys = [pair.private_key for pair in self.credentials.certified_keys]
-        return DHGroup.ffdhe(
-            max(key.key_size if isinstance(key, rsa.RSAPrivateKey) else _DH_BITS_FOR_CURVES for key in keys)
-        )
+        sizes = (key.key_size if isinstance(key, rsa.RSAPrivateKey) else _DH_BITS_FOR_CURVES for key in keys)
+        return DHGroup.ffdhe(max(sizes, default=_DH_BITS_FOR_CURVES))
 
     def _complete_chains_from_store(self, ctx: SSLContext) -> None:
         """Let OpenSSL find the issuers of each certificate: a context has room for one chain only.
@@ -250,10 +290,16 @@ class _Settings:
             bytes((verify_mode, self.allow_partial_trust_chain))
             + b"".join(crl.crl.fingerprint(hashes.SHA256()) for crl in self.crls)
         )
-        for certificate in (*self.trusted, *self.credentials.trusted):
-            digest.update(certificate.fingerprint(hashes.SHA256()))
+        digest.update(_fingerprint(self.trusted))
+        digest.update(_fingerprint(self.credentials.trusted))
         digest.update(self.session_id_context or b"")
         return digest.digest()
+
+
+@functools.lru_cache(_FINGERPRINTS)
+def _fingerprint(certificates: tuple[x509.Certificate, ...]) -> bytes:
+    """Return what tells a list of certificates from all others; Mozilla's takes some milliseconds."""
+    return b"".join(certificate.fingerprint(hashes.SHA256()) for certificate in certificates)
 
 
 class SecureContext:
@@ -274,19 +320,22 @@ class SecureContext:
         allow_partial_trust_chain: Let a trusted intermediate be enough, without its root.
         verification_time: The moment at which certificates are to be valid, an aware datetime; None is now.
             For tests, and for looking at the past.
-        ciphers: Cipher suites in OpenSSL's syntax; names of TLS 1.3 (``TLS_...``) may stand among them, and
-            without one the default ones stay.  ``@SECLEVEL=n`` sets the security level, of this context alone.
+        ciphers: Cipher suites in OpenSSL's syntax, names in any case; names of TLS 1.3 (``TLS_...``) may
+            stand among them, and without one the default ones stay.  ``@SECLEVEL=n`` sets the security level,
+            of this context alone.
         honor_cipher_order: Servers: our order of suites counts, not the client's.
         min_version: The oldest protocol version, "TLSv1.2" by default; older ones are broken.
         max_version: The newest protocol version, "TLSv1.3" by default.
         secure_protocol: Node's older way to choose a version ("TLSv1_2_method"); not with the two above.
         secure_options: Bits of `trio_tlsnode.options`, in addition to those that are always set.
         groups: Key-exchange groups separated by colons, most preferred first ("X25519MLKEM768:X25519"), or
-            "auto" for OpenSSL's own choice.
+            "auto" for OpenSSL's own choice; names in any case.
         ecdh_curve: Node's name for `groups`.
-        sigalgs: Signature algorithms separated by colons, most preferred first ("RSA-PSS+SHA256:ECDSA+SHA256").
-        dhparam: Servers: the Diffie-Hellman group of TLS 1.2: PEM of at least 1024 bits (2048 is wise), "auto"
-            for one of RFC 7919 as strong as the key, None for no DHE.
+        sigalgs: Signature algorithms separated by colons, most preferred first
+            ("RSA-PSS+SHA256:ECDSA+SHA256").
+        dhparam: Servers: the Diffie-Hellman group of TLS 1.2: PEM of at least 1024 bits (2048 is wise),
+            "auto" for one of RFC 7919 as strong as the key, None for no DHE.  A client that names groups of
+            RFC 7919 gets one that is at least as large, if `groups` is "auto".
         session_timeout: Servers: how long a session may be resumed, in seconds, 300 by default.
         session_id_context: Servers: what tells the sessions of this context from those of others, at most 32
             bytes; by default it is derived from whom the context trusts.
@@ -312,7 +361,9 @@ class SecureContext:
         object.__setattr__(self, "_settings", settings)
         object.__setattr__(self, "_ssl_ctxs", {})
         # What OpenSSL refuses is refused here and now.
-        self.ssl_ctx(server_side=self.has_identity, verify_mode=VERIFY_NONE if self.has_identity else VERIFY_PEER)
+        server_side = self.has_identity
+        ctx = self.ssl_ctx(server_side=server_side, verify_mode=VERIFY_NONE if server_side else VERIFY_PEER)
+        settings.check_start(ctx, server_side=server_side)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a SecureContext is frozen: make a new one instead of setting {name}")
@@ -322,16 +373,27 @@ class SecureContext:
         """Whether there is a certificate or key to present, as every server needs."""
         return bool(self._settings.credentials.certified_keys)
 
+    @property
+    def verification_time(self) -> dt.datetime | None:
+        """The moment at which certificates are to be valid; None is now."""
+        return self._settings.verification_time
+
     def ssl_ctx(self, *, server_side: bool, verify_mode: int) -> SSLContext:
         """Return the ``SSL_CTX`` for a role, made when the role is first taken.
 
         Each demand on client certificates has its own, so that no session made under one resumes under
         another.
+
+        Args:
+            server_side: Which role.
+            verify_mode: OpenSSL's bits for whether the peer must be verified.
         """
         role = (server_side, verify_mode)
         ctx = self._ssl_ctxs.get(role)
         if ctx is None:
-            ctx = self._ssl_ctxs[role] = self._settings.build(server_side=server_side, verify_mode=verify_mode)
+            ctx = self._ssl_ctxs[role] = self._settings.build(
+                server_side=server_side, verify_mode=verify_mode
+            )
         return ctx
 
     def __repr__(self) -> str:
@@ -363,14 +425,15 @@ def shared_context(options: ContextOptions) -> SecureContext:
 
 def _text(option: str, value: str | None) -> str | None:
     """Return a text option; None and the empty text mean that it is not set."""
-    if value is None or isinstance(value, str):
-        return value or None
-    raise ConfigurationTypeError(
-        f'The "options.{option}" property must be of type string. Received {value!r}', option=option
-    )
+    return None if value is None else check_text(option, value) or None
 
 
-def _flag(option: str, value: bool) -> bool:
+def check_flag(option: str, value: bool) -> bool:
+    """Return an option that is on or off.
+
+    Raises:
+        ConfigurationTypeError: it is no bool: None would pass for "off", and switch off a verification.
+    """
     if isinstance(value, bool):
         return value
     raise ConfigurationTypeError(
@@ -390,8 +453,8 @@ def _bits(option: str, value: int | None) -> int:
     return value
 
 
-def _time(option: str, value: datetime.datetime | None) -> datetime.datetime | None:
-    if value is not None and not isinstance(value, datetime.datetime):
+def _time(option: str, value: dt.datetime | None) -> dt.datetime | None:
+    if value is not None and not isinstance(value, dt.datetime):
         raise ConfigurationTypeError(f"{option} must be a datetime. Received {value!r}", option=option)
     if value is not None and value.tzinfo is None:
         raise ConfigurationError(f"{option} must name its time zone, as datetime.UTC", option=option)
@@ -408,7 +471,8 @@ def _session_timeout(value: float | None) -> float:
         )
     if not 0 <= value <= _MAX_INT:
         raise ConfigurationError(
-            f'The value of "options.{option}" is out of range. It must be >= 0 && <= {_MAX_INT}. Received {value!r}',
+            f'The value of "options.{option}" is out of range. It must be >= 0 && <= {_MAX_INT}. '
+            f"Received {value!r}",
             code="ERR_OUT_OF_RANGE",
             option=option,
         )
@@ -438,8 +502,8 @@ def _refuse_engines(*values: str | None) -> None:
     for option, value in zip(options, values, strict=True):
         if value is not None:
             raise ConfigurationError(
-                f"{option}: OpenSSL 4 has no engines; load the key and give it as key=, or terminate TLS where "
-                "the hardware key is",
+                f"{option}: OpenSSL 4 has no engines; load the key and give it as key=, or terminate TLS "
+                "where the hardware key is",
                 code="ERR_CRYPTO_CUSTOM_ENGINE_NOT_SUPPORTED",
                 option=option,
             )
@@ -455,17 +519,30 @@ def _versions(least: str | None, greatest: str | None, method: str | None) -> tu
                 code="ERR_TLS_PROTOCOL_VERSION_CONFLICT",
                 option="secure_protocol",
             )
-        return _method_versions(method)
-    oldest = _version("min_version", least) or defaults.min_version
-    newest = _version("max_version", greatest) or defaults.max_version
+        oldest, newest = _method_versions(method)
+    else:
+        oldest = _version("min_version", least) or defaults.min_version
+        newest = _version("max_version", greatest) or defaults.max_version
     order = list(VERSIONS)
     if order.index(oldest) > order.index(newest):
         raise ConfigurationError(
             f"min_version {oldest} is newer than max_version {newest}: no version is left",
             code="ERR_SSL_NO_PROTOCOLS_AVAILABLE",
-            option="min_version",
+            option="min_version" if method is None else "secure_protocol",
         )
     return oldest, newest
+
+
+def _with_suites(ciphers: str, least: str, greatest: str) -> tuple[str, str]:
+    """Return the oldest and the newest version of those for which there are suites."""
+    suites = parse_ciphers(ciphers)
+    if (not suites.older and greatest != "TLSv1.3") or (not suites.tls13 and least == "TLSv1.3"):
+        raise ConfigurationError(
+            f"no cipher match: ciphers has no suite for {least} to {greatest}. Received {ciphers!r}",
+            code="ERR_SSL_NO_CIPHER_MATCH",
+            option="ciphers",
+        )
+    return least if suites.older else "TLSv1.3", greatest if suites.tls13 else min(greatest, "TLSv1.2")
 
 
 def _version(option: str, value: str | None) -> str | None:

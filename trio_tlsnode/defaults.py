@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from cryptography import x509
 
 from . import ca_store
 from ._openssl.ssl_ctx import VERSIONS
@@ -10,34 +12,37 @@ from .credentials import TrustedOption
 from .errors import ConfigurationError, ConfigurationTypeError
 
 # Forward secrecy and AEAD first, then what else is strong; nothing anonymous, unencrypted or obsolete.
-_CORE_CIPHERS: Final = ":".join(
-    (
-        "TLS_AES_256_GCM_SHA384",
-        "TLS_CHACHA20_POLY1305_SHA256",
-        "TLS_AES_128_GCM_SHA256",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        "ECDHE-RSA-CHACHA20-POLY1305",
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        "DHE-RSA-AES256-GCM-SHA384",
-        "DHE-RSA-AES128-GCM-SHA256",
-        "HIGH",
-        "!aNULL",
-        "!eNULL",
-        "!EXPORT",
-        "!DES",
-        "!3DES",
-        "!RC4",
-        "!MD5",
-        "!PSK",
-        "!SRP",
-        "!CAMELLIA",
-        "!ARIA",
-        "!DSS",
-    )
+_CORE_CIPHERS: Final = (
+    "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:"
+    "ECDHE-RSA-CHACHA20-POLY1305:"
+    "ECDHE-ECDSA-AES128-GCM-SHA256:"
+    "ECDHE-RSA-AES128-GCM-SHA256:"
+    "DHE-RSA-AES256-GCM-SHA384:"
+    "DHE-RSA-AES128-GCM-SHA256:"
+    "HIGH:!aNULL:!eNULL:!EXPORT:!DES:!3DES:!RC4:!MD5:!PSK:!SRP:!CAMELLIA:!ARIA:!DSS"
 )
+
+
+def check_text(option: str, value: str) -> str:
+    """Return a text that names something of OpenSSL's.
+
+    Raises:
+        ConfigurationTypeError: it is no str.
+        ConfigurationError: no name has such characters; at a NUL OpenSSL would stop reading.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type string. Received {value!r}', option=option
+        )
+    if not value.isascii() or not value.isprintable():
+        raise ConfigurationError(
+            f"The property 'options.{option}' must be of visible ASCII characters. Received {value!r}",
+            option=option,
+        )
+    return value
 
 
 class Defaults:
@@ -82,10 +87,8 @@ class Defaults:
         if name == "ca":
             # Refused now, not when the next context is made; copied, as a list may change.
             value = ca_store.parse(value)
-        elif not isinstance(value, str):
-            raise ConfigurationTypeError(
-                f"defaults.{name} must be a str, not {type(value).__name__}", option=name
-            )
+        else:
+            check_text(name, value)
         if name.endswith("_version") and value not in VERSIONS:
             raise ConfigurationError(
                 f"{value!r} is no protocol version; there are {', '.join(VERSIONS)}",
@@ -102,6 +105,13 @@ class Defaults:
 defaults = Defaults()
 
 
+def trusted_by_default() -> tuple[x509.Certificate, ...]:
+    """Return whom contexts trust that are not told; the same tuple until `defaults.ca` changes."""
+    # Setting it has parsed it.
+    chosen = cast("tuple[x509.Certificate, ...] | None", defaults.ca)
+    return ca_store.default() if chosen is None else chosen
+
+
 def get_ca_certificates(name: str = "default") -> tuple[str, ...]:
     """Return a list of trusted certificates as PEM (Node's ``tls.getCACertificates``).
 
@@ -113,4 +123,6 @@ def get_ca_certificates(name: str = "default") -> tuple[str, ...]:
         ConfigurationError: there is no such list.
         ConfigurationTypeError: `name` is no str.
     """
-    return ca_store.ca_certificates(name, ca_store.parse(defaults.ca))
+    if name == "default":
+        return ca_store.pems(trusted_by_default())
+    return ca_store.ca_certificates(name)

@@ -13,6 +13,9 @@ from .der import INTEGER, SEQUENCE, elements, encoded, encoded_integer
 # RFC 7919, appendix A: p = 2^b - 2^(b-64) + (floor(2^(b-130) * e) + X) * 2^64 - 1, with this X for each b.
 _X: Final = {2048: 560316, 3072: 2625351, 4096: 5736041, 6144: 15705020, 8192: 10965728}
 
+FFDHE_BITS: Final = tuple(_X)
+"""The sizes of the groups of RFC 7919, smallest first."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DHGroup:
@@ -45,7 +48,7 @@ class DHGroup:
     @classmethod
     def ffdhe(cls, bits: int) -> Self:
         """Return the smallest group of RFC 7919 that has so many bits, or its largest one."""
-        return cls(_ffdhe_prime(next((size for size in _X if size >= bits), max(_X))), 2)
+        return cls(_ffdhe_prime(next((size for size in FFDHE_BITS if size >= bits), FFDHE_BITS[-1])), 2)
 
     @property
     def bits(self) -> int:

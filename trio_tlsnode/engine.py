@@ -27,7 +27,8 @@ from .alpn import (
 )
 from .certificates import Certificate
 from .client_hello import ClientHello, ClientHelloReader, MalformedClientHello, looks_like
-from .context import SecureContext
+from .context import SecureContext, check_flag
+from .diagnosis import DIAGNOSES
 from .errors import (
     CertificateError,
     ConfigurationError,
@@ -45,7 +46,8 @@ from .info import ConnectionInfo
 from .server_flight import ephemeral_dh_bits
 
 IdentityCheck = Callable[[str, Certificate | None], object]
-"""``check_server_identity``: given the name and the certificate; raises, or returns an exception, to refuse."""
+"""``check_server_identity``: given the name and the certificate; raises, or returns an exception, to
+refuse."""
 
 _DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).
@@ -145,13 +147,13 @@ class Engine(Connection):
         super().__init__()
         self.context = context
         self.server_side = server_side
-        self.https_compatible = https_compatible
+        self.https_compatible = check_flag("https_compatible", https_compatible)
         self.client_hello: ClientHello | None = None
         self.info: ConnectionInfo | None = None
         self.eof = False
         self._alpn_protocols = parse_alpn_protocols(alpn_protocols)
-        self._request_cert = request_cert
-        self._reject_unauthorized = reject_unauthorized
+        self._request_cert = check_flag("request_cert", request_cert)
+        self._reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
         self.close_notify_sent = False
         # Ciphertext that goes out before what OpenSSL has pending.
         self._held = b""
@@ -167,7 +169,11 @@ class Engine(Connection):
         self._min_dh_size = _dh_size(min_dh_size)
         self.flight = bytearray()
         self.verification = PeerVerification(
-            reject=reject_unauthorized, host=identity, check_identity=check_server_identity
+            peer="server",
+            reject=reject_unauthorized,
+            at=context.verification_time,
+            host=identity,
+            check_identity=check_server_identity,
         )
         self.open(
             context.ssl_ctx(server_side=False, verify_mode=VERIFY_PEER),
@@ -179,7 +185,11 @@ class Engine(Connection):
     # Ciphertext
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take ciphertext from the peer; an empty piece says that the transport has ended."""
+        """Take ciphertext from the peer.
+
+        Args:
+            data: A piece of any size; an empty one says that the transport has ended.
+        """
         if not isinstance(data, bytes):
             # It is read in place, at a later step: by then its owner may have changed it.
             data = bytes(memoryview(data))
@@ -194,15 +204,13 @@ class Engine(Connection):
         return held + self.collect()
 
     def collect(self, *, hold: bool = False) -> memoryview:
-        """Return pending ciphertext in the thread's outgoing buffer, valid until the next step in this thread.
+        """Return pending ciphertext in the thread's outgoing buffer, valid until the next step in this
+        thread.
 
         Args:
             hold: Leave alone what can wait for other output to go with.
         """
-        if not hold or self._used:
-            used = self._begin_output()
-        else:
-            used = len(self._held)
+        used = len(self._held) if hold and not self._used else self._begin_output()
         if self._ssl is not None:
             used = self.drain_into(used)
         if hold and self._held:
@@ -245,7 +253,8 @@ class Engine(Connection):
             try:
                 self.client_hello = reader.feed(early)
             except MalformedClientHello as malformed:
-                self._malformed = malformed
+                # Its traceback would be a cycle.
+                self._malformed = malformed.with_traceback(None)
         if self._malformed is not None:
             return self._refuse_malformed(self._malformed, bytes(reader.received))
         if self.client_hello is None:
@@ -305,7 +314,9 @@ class Engine(Connection):
         self.context = context
         self.alpn_choice = None if alpn_protocol is None else alpn_protocol.encode("latin-1")
         if self._request_cert:
-            self.verification = PeerVerification(reject=self._reject_unauthorized)
+            self.verification = PeerVerification(
+                peer="client", reject=self._reject_unauthorized, at=context.verification_time
+            )
             verify_mode = VERIFY_REQUIRED if self._reject_unauthorized else VERIFY_PEER
         else:
             verify_mode = VERIFY_NONE
@@ -315,6 +326,10 @@ class Engine(Connection):
 
     def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
         """Refuse the peer before there are keys; the alert is pending, in the clear.
+
+        Args:
+            error: Why.
+            alert: What the peer is told.
 
         Raises:
             ConnectionFailed: a copy of `error`, which is from now on what this connection failed of.
@@ -364,7 +379,11 @@ class Engine(Connection):
         return Want.READ
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
-        """Refuse a second hello, after a HelloRetryRequest, that names another host than the first."""
+        """Refuse a second hello, after a HelloRetryRequest, that names another host than the first.
+
+        Args:
+            name: The host that it names, or None.
+        """
         if self.client_hello is None or name == self.client_hello.server_name:
             return None
         return ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
@@ -415,15 +434,23 @@ class Engine(Connection):
     def _verdict(self, peer: Certificate | None, resumed_result: int) -> CertificateError | None:
         """Return why the peer is not to be trusted, or None."""
         if peer is None:
-            return CertificateError("the peer presented no certificate", code="UNABLE_TO_GET_ISSUER_CERT")
+            return CertificateError(
+                "the peer presented no certificate",
+                code="UNABLE_TO_GET_ISSUER_CERT",
+                hint=DIAGNOSES["ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"].remedy,
+            )
         if resumed_result:
-            return certificate_error([resumed_problem(resumed_result, peer)])
+            problem = resumed_problem(resumed_result, peer)
+            return certificate_error([problem], peer="client" if self.server_side else "server")
         return None if self.verification is None else self.verification.error()
 
     # The data phase
 
     def read(self, max_bytes: int = PLAINTEXT_SIZE) -> bytes | Want:
-        """Return decrypted data, at most `max_bytes` and 256 KiB; ``b""`` after the peer's goodbye.
+        """Return decrypted data, `Want.READ`, or ``b""`` after the peer's goodbye.
+
+        Args:
+            max_bytes: The most bytes to return; never more than 256 KiB.
 
         Raises:
             NeedHandshakeError: the handshake is not done.
@@ -461,7 +488,12 @@ class Engine(Connection):
         return Want.READ
 
     def encrypt(self, data: bytes | bytearray | memoryview, offset: int, length: int) -> int:
-        """Encrypt from `offset` on as much as the thread's outgoing buffer takes; `collect` has the result.
+        """Encrypt as much as the thread's outgoing buffer takes; `collect` has the result.
+
+        Args:
+            data: The plaintext, contiguous.
+            offset: Where in it to begin, in bytes.
+            length: How many bytes it has.
 
         Returns:
             Up to where the data is done.
@@ -471,6 +503,9 @@ class Engine(Connection):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt data; `drain` has the ciphertext.
+
+        Args:
+            data: The plaintext.
 
         Raises:
             NeedHandshakeError: the handshake is not done.
@@ -510,7 +545,7 @@ def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
             raise ConfigurationTypeError(f"{option} must be a str. Received {value!r}", option=option)
     if server_name and _is_ip_address(server_name):
         raise ConfigurationError(
-            f"server_name may not be an IP address, as it is sent as SNI (RFC 6066). Received {server_name!r}",
+            f"server_name may not be an IP address: it is sent as SNI (RFC 6066). Received {server_name!r}",
             option="server_name",
         )
     identity = server_name or host or _DEFAULT_HOST
@@ -527,7 +562,8 @@ def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
 def _dh_size(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationTypeError(
-            f'The "options.min_dh_size" property must be of type number. Received {value!r}', option="min_dh_size"
+            f'The "options.min_dh_size" property must be of type number. Received {value!r}',
+            option="min_dh_size",
         )
     if value < 1:
         raise ConfigurationError(

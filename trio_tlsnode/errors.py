@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import trio
 
 from .alerts import Alert
+from .html_table import html_table
 
 if TYPE_CHECKING:
     from .addresses import Address
@@ -52,7 +53,22 @@ class TLSError(Exception):
             self.side = side
 
     def __str__(self) -> str:
-        return f"{self.reason} [{self.code}]"
+        return f"{_one_line(self.reason)} [{self.code}]"
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "code": self.code,
+            "reason": self.reason,
+            "side": self.side,
+            "retryable": self.retryable,
+        }
+        facts |= {name: fact for name, fact in vars(self).items() if name not in _NOT_SHOWN}
+        if self.__cause__ is not None:
+            facts["cause"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
+        return facts
+
+    def _repr_html_(self) -> str:
+        return html_table(type(self).__name__, self._facts())
 
     def again(self) -> Self:
         """Return a new error with the same facts and cause, without traceback and context.
@@ -68,6 +84,15 @@ class TLSError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {name: value for name, value in self.__dict__.items() if name != "stream"}
         return _restore, (type(self), self.args, facts)
+
+
+# Facts that would fill a page, and what Python keeps of `add_note`.
+_NOT_SHOWN = {"stream", "client_hello", "__notes__"}
+
+
+def _one_line(text: str) -> str:
+    """Return a text without what a peer could forge further lines with."""
+    return "".join([character if character.isprintable() else ascii(character)[1:-1] for character in text])
 
 
 def _restore(cls: type[TLSError], args: tuple[Any, ...], facts: dict[str, Any]) -> TLSError:
@@ -146,7 +171,7 @@ class ConnectError(TLSError, OSError):
 
     def __str__(self) -> str:
         where = self.host if self.port is None else f"{self.host}:{self.port}"
-        return f"{self.reason}: {where} [{self.code}]"
+        return f"{_one_line(self.reason)}: {where} [{self.code}]"
 
 
 class ConnectionFailed(TLSError, trio.BrokenResourceError):  # noqa: N818 - FEATURES' public name
@@ -169,10 +194,10 @@ class ConnectionFailed(TLSError, trio.BrokenResourceError):  # noqa: N818 - FEAT
 
     def __str__(self) -> str:
         peer = "" if self.remote_address is None else f" ({self.remote_address})"
-        return f"{self.reason}{peer} [{self.code}]"
+        return f"{_one_line(self.reason)}{peer} [{self.code}]"
 
 
-class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):  # noqa: N818 - FEATURES' public name
+class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):
     """The handshake was not done in time.
 
     Attributes:
@@ -188,7 +213,7 @@ class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):  # noqa: N818 - FEA
         self.timeout = timeout
 
 
-class NotTLS(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+class NotTLS(ConnectionFailed):
     """The peer does not speak TLS on this port.
 
     Attributes:
@@ -205,7 +230,7 @@ class NotTLS(ConnectionFailed):  # noqa: N818 - FEATURES' public name
         self.first_bytes = first_bytes
 
 
-class PeerAlert(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+class PeerAlert(ConnectionFailed):
     """The peer gave up and said why.
 
     In TLS 1.3 a client may learn only when it first reads that the server refused its certificate.
@@ -242,7 +267,7 @@ class CallbackError(ConnectionFailed):
         self.callback = callback
 
 
-class ConnectionLost(ConnectionFailed):  # noqa: N818 - FEATURES' public name
+class ConnectionLost(ConnectionFailed):
     """The transport broke, or ended before the connection was secure.
 
     Attributes:
@@ -283,6 +308,10 @@ class CertificateProblem:
     depth: int
     certificate: Certificate | None
 
+    def __str__(self) -> str:
+        whose = "" if self.certificate is None else f", {self.certificate!r}"
+        return f"{_one_line(self.reason)} [{self.code}], depth {self.depth}{whose}"
+
 
 class CertificateError(ConnectionFailed):
     """A certificate was refused, or would have been had we been asked to refuse.
@@ -290,7 +319,7 @@ class CertificateError(ConnectionFailed):
     Attributes:
         certificate: The certificate at fault, if the peer presented one.
         depth: Where in the chain: 0 is the peer's own certificate.
-        problems: Everything that was found wrong, in the order in which OpenSSL found it.
+        problems: Everything that was found wrong, in the order in which it was found; never empty.
         hint: What a person can do about it, or "".
     """
 
@@ -310,8 +339,13 @@ class CertificateError(ConnectionFailed):
         super().__init__(reason, code=code)
         self.certificate = certificate
         self.depth = depth
-        self.problems = problems
+        self.problems = problems or (CertificateProblem(code, reason, depth, certificate),)
         self.hint = hint
+
+    def _facts(self) -> dict[str, object]:
+        facts = super()._facts()
+        facts["certificate"] = facts.pop("certificate")
+        return facts
 
 
 class IdentityError(CertificateError):

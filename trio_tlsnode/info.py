@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from .html_table import html_table
+
 if TYPE_CHECKING:
     from .certificates import Certificate
     from .errors import CertificateError
@@ -25,6 +27,9 @@ class Cipher:
     standard_name: str
     version: str
     secret_bits: int
+
+    def _repr_html_(self) -> str:
+        return _table(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,9 @@ class ConnectionInfo:
     peer_certificate_chain: tuple[Certificate, ...]
     verified_chain: tuple[Certificate, ...]
 
+    def _repr_html_(self) -> str:
+        return _table(self)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
@@ -74,3 +82,8 @@ class StreamStatistics:
     plaintext_received: int
     ciphertext_sent: int
     ciphertext_received: int
+
+
+def _table(info: Cipher | ConnectionInfo) -> str:
+    facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    return html_table(type(info).__name__, facts)

@@ -1,7 +1,8 @@
 """TLSListener: gives `trio.serve_listeners` streams whose handshake is done.
 
-A handshake that fails is no failure of the listener: it goes to the log and the counters, and accepting goes on.
-A `TLSServer` does more: a supervising task, a nursery for each connection, and containment of what fails later.
+A handshake that fails is no failure of the listener: it goes to the log and the counters, and accepting goes
+on. A `TLSServer` does more: a supervising task, a nursery for each connection, and containment of what fails
+later.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Self
 import trio
 
 from .alpn import ALPNProtocols
-from .context import SecureContext
+from .context import SecureContext, check_flag
 from .errors import ConnectionFailed
 from .negotiation import ServerPolicy, SNICallback
 from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
@@ -69,7 +70,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
         self._policy.require_certificate()
         self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
         self._close_timeout = check_seconds("close_timeout", close_timeout)
-        self._https_compatible = https_compatible
+        self._https_compatible = check_flag("https_compatible", https_compatible)
         self._failures = ClientErrors(limit=0)
         self._handshakes: Any = None
         self._secured: trio.MemoryReceiveChannel[TLSStream | Exception] | None = None
@@ -154,12 +155,12 @@ class TLSListener(trio.abc.Listener[TLSStream]):
             raise
 
     async def _secure(self, transport: trio.abc.Stream) -> TLSStream | None:
-        stream = TLSStream._accepted(  # noqa: SLF001 - a second constructor
+        stream = TLSStream._over(  # noqa: SLF001 - a second constructor
             transport,
+            self._policy.new_engine(https_compatible=self._https_compatible),
             self._policy,
             handshake_timeout=self._handshake_timeout,
             close_timeout=self._close_timeout,
-            https_compatible=self._https_compatible,
         )
         try:
             await stream.do_handshake()

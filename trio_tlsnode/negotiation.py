@@ -20,7 +20,7 @@ import trio
 
 from .alerts import Alert
 from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, select_alpn_protocol
-from .context import SecureContext
+from .context import SecureContext, check_flag
 from .engine import Engine
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
 
@@ -78,7 +78,9 @@ class ContextTable:
             )
         if not pattern:
             raise ConfigurationError(
-                "a context needs the name that it is for", code="ERR_TLS_REQUIRED_SERVER_NAME", option="add_context"
+                "a context needs the name that it is for",
+                code="ERR_TLS_REQUIRED_SERVER_NAME",
+                option="add_context",
             )
         self._added += 1
         labels = _labels(pattern)
@@ -139,8 +141,8 @@ class ServerPolicy:
         self.context = context
         self.contexts = ContextTable()
         self.alpn_protocols = parse_alpn_protocols(alpn_protocols)
-        self.request_cert = request_cert
-        self.reject_unauthorized = reject_unauthorized
+        self.request_cert = check_flag("request_cert", request_cert)
+        self.reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
         self._sni_callback = sni_callback
 
     def require_certificate(self) -> None:
@@ -150,6 +152,10 @@ class ServerPolicy:
                 "a server's context needs a certificate and its key: SecureContext(key=..., cert=...)",
                 option="context",
             )
+
+    def new_engine(self, *, https_compatible: bool) -> Engine:
+        """Return the engine of a new connection."""
+        return Engine(self.context, server_side=True, https_compatible=https_compatible)
 
     async def decide(self, engine: Engine) -> None:
         """Choose for a connection whose ClientHello has been read.  Waits only for a callback that does.

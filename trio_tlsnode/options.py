@@ -1,4 +1,6 @@
-"""OpenSSL's option bits for ``SecureContext(secure_options=...)``, as Node has them in ``crypto.constants``."""
+"""OpenSSL's option bits for ``SecureContext(secure_options=...)``, as Node has them in
+``crypto.constants``.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """TLSServer: accepts connections, gives each a nursery and a handshake, and hands them to a handler.
 
-Nobody outside can bring it down.  What a connection's own stream fails of, before it is secure or later through
-its handler, ends that connection alone and is reported to the supervising task.  What else a handler raises is a
-defect of the program, and propagates as in `trio.serve_listeners`.
+Nobody outside can bring it down.  What a connection's own stream fails of, before it is secure or later
+through its handler, ends that connection alone and is reported to the supervising task.  What else a handler
+raises is a defect of the program, and propagates as in `trio.serve_listeners`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import trio
 
 from .addresses import Address
 from .alpn import ALPNProtocols
-from .context import SecureContext
+from .context import SecureContext, check_flag
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError, ConnectionFailed
 from .negotiation import ServerPolicy, SNICallback
 from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
@@ -109,7 +109,9 @@ class TLSServer:
     ) -> None:
         for option, callback in (("handler", handler), ("on_connection", on_connection)):
             if not callable(callback) and (callback is not None or option == "handler"):
-                raise ConfigurationTypeError(f"{option} must be callable. Received {callback!r}", option=option)
+                raise ConfigurationTypeError(
+                    f"{option} must be callable. Received {callback!r}", option=option
+                )
         self._policy = ServerPolicy(
             context,
             sni_callback=sni_callback,
@@ -120,7 +122,8 @@ class TLSServer:
         self._policy.require_certificate()
         if isinstance(client_error_limit, bool) or not isinstance(client_error_limit, int):
             raise ConfigurationTypeError(
-                f"client_error_limit must be an int. Received {client_error_limit!r}", option="client_error_limit"
+                f"client_error_limit must be an int. Received {client_error_limit!r}",
+                option="client_error_limit",
             )
         if client_error_limit < 1:
             raise ConfigurationError(
@@ -132,7 +135,7 @@ class TLSServer:
         self._on_connection = on_connection
         self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
         self._close_timeout = check_seconds("close_timeout", close_timeout)
-        self._https_compatible = https_compatible
+        self._https_compatible = check_flag("https_compatible", https_compatible)
         self._client_errors = ClientErrors(client_error_limit)
         self._addresses: list[Address] = []
         self._accepting: set[trio.CancelScope] = set()
@@ -183,7 +186,7 @@ class TLSServer:
             task_status: With ``nursery.start``, gets the listeners.
 
         Raises:
-            OSError: the path is taken, by a live server (``EADDRINUSE``) or by another file, or cannot be used.
+            OSError: the path is taken, by a live server (``EADDRINUSE``) or another file, or cannot be used.
             BaseExceptionGroup: as for `serve`.
 
         Cancelling ends all connections at once, without grace.
@@ -222,7 +225,9 @@ class TLSServer:
         Cancelling ends all connections at once, without grace.
         """
         listeners = list(listeners)
-        addresses = [address for listener in listeners if (address := _listening_address(listener)) is not None]
+        addresses = [
+            address for listener in listeners if (address := _listening_address(listener)) is not None
+        ]
         async with contextlib.AsyncExitStack() as stack:
             for listener in listeners:
                 stack.push_async_callback(trio.aclose_forcefully, listener)
@@ -295,12 +300,12 @@ class TLSServer:
         if self._closing:
             await trio.aclose_forcefully(stream)
             return
-        connection = TLSStream._accepted(  # noqa: SLF001 - a second constructor
+        connection = TLSStream._over(  # noqa: SLF001 - a second constructor
             stream,
+            self._policy.new_engine(https_compatible=self._https_compatible),
             self._policy,
             handshake_timeout=self._handshake_timeout,
             close_timeout=self._close_timeout,
-            https_compatible=self._https_compatible,
         )
         self._accepted += 1
         with trio.CancelScope() as scope:
@@ -319,7 +324,9 @@ class TLSServer:
         try:
             await self._run(stream)
         except BaseExceptionGroup as group:
-            own, rest = group.split(lambda error: isinstance(error, ConnectionFailed) and error.stream is stream)
+            own, rest = group.split(
+                lambda error: isinstance(error, ConnectionFailed) and error.stream is stream
+            )
             failure = None if own is None else _first(own)
             # It knows this frame, which would know it: a cycle.
             del own
@@ -353,7 +360,8 @@ class TLSServer:
                 result = on_connection(stream.remote_address)
                 if inspect.isawaitable(result):
                     await result
-        except Exception as error:  # noqa: BLE001 - whatever it is, it refuses this connection alone
+        except Exception as error:
+            # Whatever it is, it refuses this connection alone.
             refusal = CallbackError("on_connection refused the connection", callback="on_connection")
             raise stream.fail(refusal) from error
         if scope.cancelled_caught:
@@ -365,9 +373,9 @@ class TLSServer:
         """Return what clients did wrong, as an async iterator for one supervising task.
 
         Each turn yields a `TLSClientErrors` of all that failed since the last turn, oldest first: what failed
-        before a connection was secure (Node's ``'tlsClientError'``), and what a secure connection's own stream
-        raised through its handler.  It ends when the server is closed.  Nothing is lost when the task is
-        cancelled and another one takes its place.  As long as this was never called, failures are logged.
+        before a connection was secure (Node's ``'tlsClientError'``), and what a secure connection's own
+        stream raised through its handler.  It ends when the server is closed.  Nothing is lost when the task
+        is cancelled and another one takes its place.  As long as this was never called, failures are logged.
         """
         return self._client_errors.supervise()
 
@@ -384,6 +392,8 @@ class TLSServer:
 
     async def aclose(self, grace: float | None = None) -> None:
         """Accept no more, wait for the open connections, then end those that are left.
+
+        A handler that awaits this waits for itself; start it in a nursery that is not the connection's.
 
         Args:
             grace: How long to wait, in seconds; None is as long as it takes.

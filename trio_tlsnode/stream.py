@@ -4,9 +4,10 @@ Every operation is the same loop: let the engine do what it can, send what it ha
 or wait for the peer.  What it has to say goes out after an error too, so that the alert leaves before the
 exception rises.  Nothing is awaited while the engine, or the thread's buffers, hold something half done.
 
-Several tasks may be in that loop at once: one that receives, one that sends, some that wait for the handshake.
-They share three turns, for each of which there is one task at a time: to handshake, to wait for input, and to
-send.  The others wait until the turn is over and look again, since what they wanted may be done by then.
+Several tasks may be in that loop at once: one that receives, one that sends, some that wait for the
+handshake.  They share three turns, for each of which there is one task at a time: to handshake, to wait for
+input, and to send.  The others wait until the turn is over and look again, since what they wanted may be done
+by then.
 
 A connection fails once.  The first failure is kept, and every later call fails with the same facts.  Losing
 the way out (a transport that takes no more, a send that was cancelled half-way) fails the sending side alone:
@@ -112,8 +113,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         check_server_identity: Client: called with the name and the certificate once its chain is trusted;
             raises, or returns an exception, to refuse.
         min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
-        confirm: Client: let the handshake wait until the server has accepted our certificate, which in TLS 1.3
-            it says only afterwards, by a session ticket or its first data.  A server that does neither
+        confirm: Client: let the handshake wait until the server has accepted our certificate, which in TLS
+            1.3 it says only afterwards, by a session ticket or its first data.  A server that does neither
             before it has heard from us makes this wait for the time-out.
         sni_callback: Server: called with the name that the client sent; returns a context or None.
         request_cert: Server: ask the client for a certificate.
@@ -161,7 +162,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 request_cert=request_cert,
                 reject_unauthorized=reject_unauthorized,
             )
-            engine = Engine(context, server_side=True, https_compatible=https_compatible)
+            engine = policy.new_engine(https_compatible=https_compatible)
         else:
             engine = Engine(
                 context,
@@ -173,25 +174,24 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 alpn_protocols=alpn_protocols,
                 https_compatible=https_compatible,
             )
-            if confirm:
-                engine.watch_tickets()
-        self._set_up(transport, engine, policy, handshake_timeout, close_timeout)
-        self._confirm = confirm and not server_side
+        self._set_up(transport, engine, policy, handshake_timeout, close_timeout, confirm)
 
     @classmethod
-    def _accepted(
+    def _over(
         cls,
         transport: trio.abc.Stream,
-        policy: ServerPolicy,
+        engine: Engine,
+        policy: ServerPolicy | None = None,
         *,
         handshake_timeout: float,
         close_timeout: float,
-        https_compatible: bool,
+        confirm: bool = False,
     ) -> TLSStream:
-        """Return a server's stream under a policy that it shares with others."""
+        """Return a stream whose engine is made already; a server's is under a policy."""
         stream = cls.__new__(cls)
-        engine = Engine(policy.context, server_side=True, https_compatible=https_compatible)
-        stream._set_up(transport, engine, policy, handshake_timeout, close_timeout)
+        stream._set_up(  # noqa: SLF001 - its own
+            transport, engine, policy, handshake_timeout, close_timeout, confirm
+        )
         return stream
 
     def _set_up(
@@ -201,6 +201,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         policy: ServerPolicy | None,
         handshake_timeout: float,
         close_timeout: float,
+        confirm: bool,
     ) -> None:
         if not isinstance(transport, trio.abc.Stream):
             raise ConfigurationTypeError(
@@ -210,7 +211,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self.nursery: trio.Nursery | None = None
         self._engine = engine
         self._policy = policy
-        self._confirm = False
+        self._confirm = confirm and policy is None
+        if self._confirm:
+            engine.watch_tickets()
         self._link = link_for(transport)
         self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
         self._close_timeout = check_seconds("close_timeout", close_timeout)
@@ -419,6 +422,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send data; return when the transport has taken all of it.
 
+        Args:
+            data: The plaintext.
+
         Raises:
             ConnectionFailed: the connection failed, now or earlier, or an earlier send was interrupted.
             trio.BusyResourceError: another task is sending on this stream.
@@ -491,9 +497,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Say goodbye if possible, and close the transport.  Later calls are only a checkpoint.
 
-        The goodbye is a close_notify; the peer's is not waited for.  What has arrived is discarded, as closing
-        a socket over it would destroy data on its way to the peer.  Nothing is said after a failure or an
-        interrupted send.  All of it takes at most `close_timeout` seconds.
+        The goodbye is a close_notify; the peer's is not waited for.  What has arrived is discarded, as
+        closing a socket over it would destroy data on its way to the peer.  Nothing is said after a failure
+        or an interrupted send.  All of it takes at most `close_timeout` seconds.
 
         Tasks that wait in other calls get `trio.ClosedResourceError`.  A cancelled call closes the transport
         all the same, without grace: one that is cancelled from the start says no goodbye, so that the peer
@@ -688,7 +694,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
             raise self._locate(self._send_failure.again())
 
     def fail(self, error: ConnectionFailed) -> ConnectionFailed:
-        """Give an error its place, and keep the first one for later calls; return it, to be raised."""
+        """Give an error its place, and keep the first one for later calls; return it, to be raised.
+
+        Args:
+            error: What the connection failed of.
+        """
         self._locate(error)
         if self._failure is None and not isinstance(error, TruncationError):
             self._failure = self._kept(error)

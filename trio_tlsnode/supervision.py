@@ -1,7 +1,7 @@
 """ClientErrors: what clients did wrong, for one supervising task, as exception groups.
 
 The tasks of the connections never wait for the supervisor: what it does not fetch is kept up to a limit, and
-counted beyond it.  Where nobody has ever asked, each failure is one line of the log, at most so many in a period.
+counted beyond it.  Where nobody has ever asked, each failure is one line of the log, at a limited rate.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ class TLSClientErrors(ExceptionGroup[TLSError]):
     dropped: int = 0
 
     def derive(self, excs: Sequence[TLSError], /) -> TLSClientErrors:  # type: ignore[override]  # as narrow as the class
-        """Return a group of other errors with the same `dropped`, as ``except*`` and ``split`` need it."""
+        """Return a group of other errors with the same `dropped`, as ``except*`` and ``split`` need it.
+
+        Args:
+            excs: The errors.
+        """
         group = TLSClientErrors(self.message, excs)
         group.dropped = self.dropped
         return group
@@ -122,9 +126,4 @@ class ClientErrors:
             self._log_lines = 0
         self._log_lines += 1
         if self._log_lines <= _LOG_BURST:
-            logger.info("TLS connection failed: %s", _one_line(str(error)))
-
-
-def _one_line(text: str) -> str:
-    """Return a text without what a client could forge further lines with."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+            logger.info("TLS connection failed: %s", error)

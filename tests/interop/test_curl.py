@@ -25,33 +25,47 @@ class PageServer:
     """``tlsnode serve --http``, which has told where it is.
 
     Attributes:
-        process: Its process.
         url: Where it is.
         options: What curl needs to trust it.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+        self._process = process
+        self._asked = False
         _, program, self.url, *self.options = shlex.split(self.line_with("Try: "))
         assert program == "curl"
 
     def line_with(self, text: str) -> str:
         """Wait for the next line with a text, and return it."""
-        output: IO[str] = self.process.stdout  # type: ignore[assignment]  # a pipe was asked for
-        return next(line.rstrip("\n") for line in output if text in line)
+        output: IO[str] = self._process.stdout  # type: ignore[assignment]  # a pipe was asked for
+        said = []
+        for line in output:
+            if text in line:
+                return line.rstrip("\n")
+            said.append(line)
+        raise AssertionError(f"{text!r} was not said after:\n" + "".join(said))
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM; only once, as a second one ends it at once."""
+        if not self._asked:
+            self._asked = True
+            self._process.send_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def page_server(folder: Path) -> Iterator[PageServer]:
-    """Run the server on a free port; end it with SIGTERM, unless that was done."""
+    """Run the server on a free port, and have it end."""
     command = [sys.executable, "-m", "trio_tlsnode.cli", "serve", "--http", "--port", "0", "--authority"]
     with subprocess.Popen(
         [*command, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            yield PageServer(process)
+            server = PageServer(process)
+            yield server
+            server.ask_to_end()
+            process.communicate(timeout=10)
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.kill()
     assert process.returncode == 0
 
 
@@ -119,9 +133,8 @@ def test_asked_to_end_it_answers_the_request_that_has_begun(tmp_path: Path) -> N
         ):
             client.sendall(b"GET / HTTP/1.1\r\n")
             server.line_with("SNI localhost")
-            server.process.send_signal(signal.SIGTERM)
+            server.ask_to_end()
             server.line_with("Closing; open connections: 1")
             client.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: client.recv(4096), b""))
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert server.process.wait(timeout=10) == 0
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

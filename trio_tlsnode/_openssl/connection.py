@@ -1,7 +1,9 @@
 """Connection: one ``SSL`` between two memory BIOs, and the verbs that move its bytes.
 
-Each verb returns a value, or None for "feed me ciphertext first", and raises one TLSError.  The verbs of the data
-phase call the library directly and hold no Python objects of their own: they are what every byte passes through.
+Each verb returns a value, or None for "feed me ciphertext first", and raises one TLSError.  The verbs of the
+data
+phase call the library directly and hold no Python objects of their own: they are what every byte passes
+through.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import weakref
 from typing import Any, NamedTuple
 
 from ..alerts import Alert
+from ..diagnosis import DIAGNOSES
 from ..errors import CertificateError, ConnectionFailed
 from ..iana import CIPHER_SUITES
 from ..info import Cipher
@@ -52,9 +55,7 @@ def on_verify(ok: int, store_ctx: Any) -> int:
 
 
 # 2 is SSL_TLSEXT_ERR_ALERT_FATAL: 0, cffi's default after an exception, would mean agreement.
-@ffi.callback(
-    "int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", error=2
-)  # type: ignore[untyped-decorator]
+@ffi.callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", error=2)  # type: ignore[untyped-decorator]
 def on_alpn_select(ssl: Any, out: Any, outlen: Any, offered: Any, offered_length: int, _arg: Any) -> int:
     """``SSL_CTX_set_alpn_select_cb``'s callback: answers with what was decided from the ClientHello."""
     chosen = _connections[ssl].alpn_choice
@@ -312,7 +313,10 @@ class Connection:
             self._replace_wbio()
 
     def drain_into(self, used: int) -> int:
-        """Move pending ciphertext behind the first ``used`` bytes of the thread's outgoing buffer.
+        """Move pending ciphertext into the thread's outgoing buffer.
+
+        Args:
+            used: How many bytes of the buffer are used already; the ciphertext goes behind them.
 
         Returns:
             How many bytes of the buffer are used now.
@@ -328,7 +332,11 @@ class Connection:
     # The data phase
 
     def read_into(self, destination: Any, size: int) -> int | None:
-        """Decrypt at most ``size`` bytes to a cffi pointer.
+        """Decrypt what was fed.
+
+        Args:
+            destination: A cffi pointer.
+            size: The most bytes to write there.
 
         Returns:
             How many; 0 after the peer's close_notify; None if ciphertext is needed first.
@@ -386,7 +394,6 @@ class Connection:
         if count <= 0 and _SSL_get_error(self._ssl, count) == lib.SSL_ERROR_SSL:
             raise self._keep_error().again()
         return bool(count > 0)
-        return count > 0  # type: ignore[no-any-return]
 
     def write_from(self, source: Any, offset: int, length: int, used: int) -> tuple[int, int]:
         """Encrypt from a cffi pointer into the thread's outgoing buffer, until either is at its end.
@@ -471,7 +478,7 @@ class Connection:
         elif error.code == "ERR_SSL_CERTIFICATE_VERIFY_FAILED" and self.verification is not None:
             error = self.verification.error() or error
         elif error.code == "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE":
-            error = CertificateError(error.reason, code=error.code)
+            error = CertificateError(error.reason, code=error.code, hint=DIAGNOSES[error.code].remedy)
         self._error = error
         return error
 
@@ -483,7 +490,11 @@ class Connection:
         return ffi.string(lib.SSL_state_string_long(self._ssl)).decode()  # type: ignore[no-any-return]
 
     def negotiated(self, *, server_side: bool) -> Negotiated:
-        """Read off what the handshake has negotiated."""
+        """Read off what the handshake has negotiated.
+
+        Args:
+            server_side: Which role this is.
+        """
         ssl = self._ssl
         alpn, alpn_length = ffi.new("unsigned char **"), ffi.new("unsigned int *")
         lib.SSL_get0_alpn_selected(ssl, alpn, alpn_length)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 
 from ..credentials import CertifiedKey
+from ..dh import FFDHE_BITS, DHGroup
 from ..errors import ConfigurationError, ConnectionFailed, FeatureUnavailable
-from . import error_queue
+from ..iana import SIGNATURE_SCHEMES
+from . import error_queue, groups
+from .cipher_list import CipherList
 from .connection import Connection, on_alpn_select, on_server_name, on_verify
 from .library import NULL, SSL, crypto, features, lib
+from .suggestions import did_you_mean
 
 VERIFY_NONE: int = lib.SSL_VERIFY_NONE
 VERIFY_PEER: int = lib.SSL_VERIFY_PEER
@@ -25,8 +29,12 @@ VERSIONS = {
 }
 """The protocol versions by Node's names, oldest first."""
 
-TLS13_CIPHERS = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
-"""The suites that are on by default in TLS 1.3, in OpenSSL's order."""
+# As `SIGNATURE_SCHEMES` does, these name what ``sigalgs`` takes: a key and a hash.
+_KEYS_AND_HASHES: Final = tuple(
+    f"{key}+{digest}"
+    for key in ("RSA", "RSA-PSS", "ECDSA", "DSA")
+    for digest in ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
+)
 
 
 def _refused(error: SSL.Error | crypto.Error, reason: str, option: str) -> ConfigurationError:
@@ -68,106 +76,112 @@ class SSLContext:
         self._context.set_min_proto_version(VERSIONS[least])
         self._context.set_max_proto_version(VERSIONS[greatest])
 
-    def set_ciphers(self, ciphers: str, *, dhe: bool) -> bool:
-        """Allow the cipher suites of an OpenSSL list in which TLS 1.3's names may stand too.
-
-        Without a name of TLS 1.3 its default suites stay; without anything else there is no suite for the
-        older versions.
+    def set_ciphers(self, ciphers: CipherList, *, dhe: bool) -> None:
+        """Allow the cipher suites of a list, at its security level.
 
         Args:
             ciphers: The list.
-            dhe: Whether suites with finite-field Diffie-Hellman may be among them.
-
-        Returns:
-            Whether there are suites for versions before TLS 1.3.
+            dhe: Whether suites with finite-field Diffie-Hellman may be among those of the older versions.
 
         Raises:
-            ConfigurationError: nothing matches (``ERR_SSL_NO_CIPHER_MATCH``), or there is no name in the list.
+            ConfigurationError: nothing matches (``ERR_SSL_NO_CIPHER_MATCH``).
         """
-        elements = [name for name in ciphers.replace(",", ":").replace(" ", ":").split(":") if name]
-        if not elements:
-            raise ConfigurationError(
-                f"The argument 'options.ciphers' is invalid. Received {ciphers!r}", option="ciphers"
-            )
-        tls13 = [name.upper() for name in elements if name.upper().startswith(("TLS_", "!TLS_"))]
-        older = [name for name in elements if name.upper() not in tls13]
-        excluded = {name[1:] for name in tls13 if name[0] == "!"}
-        wanted = [name for name in tls13 if name[0] != "!"] or (list(TLS13_CIPHERS) if excluded else [])
+        # With the level alone there is nothing that could match.
+        older = ciphers.older or ("" if ciphers.security_level is None else "DEFAULT")
+        if older and not dhe:
+            older += ":!kDHE:!kDHEPSK"
+        if ciphers.security_level is not None:
+            older += f":@SECLEVEL={ciphers.security_level}"
         try:
-            if tls13:
-                self._context.set_tls13_ciphersuites(
-                    ":".join(name for name in wanted if name not in excluded).encode()
-                )
+            self._context.set_tls13_ciphersuites(":".join(ciphers.tls13).encode())
             if older:
-                self._context.set_cipher_list(":".join(older if dhe else [*older, "!kDHE"]).encode())
+                self._context.set_cipher_list(older.encode())
         except SSL.Error as error:
-            raise _refused(error, f"no cipher suite matches {ciphers!r}", "ciphers") from error
-        return bool(older)
+            raise _refused(error, f"no cipher suite matches {ciphers.text!r}", "ciphers") from error
 
-    def set_groups(self, groups: str) -> None:
-        """Allow the key-exchange groups of a list separated by colons, most preferred first.
-
-        Raises:
-            ConfigurationError: one is unknown.
-            FeatureUnavailable: the bindings cannot set them.
-        """
-        if not features["groups"]:
-            raise FeatureUnavailable(
-                "groups cannot be chosen with this build of cryptography; 47 or newer can", feature="groups"
-            )
-        if lib.SSL_CTX_set1_curves_list(self.pointer, groups.encode()) != 1:
-            error_queue.drain()
-            raise ConfigurationError(
-                f"no such key-exchange group, or none that this OpenSSL has: {groups!r}",
-                code="ERR_CRYPTO_OPERATION_FAILED",
-                option="groups",
-            )
+    def set_groups(self, names: str) -> None:
+        """Allow the key-exchange groups of a list that `check_groups` has passed, most preferred first."""
+        groups.set_groups(self._context, names)
 
     def set_signature_algorithms(self, algorithms: str) -> None:
         """Allow the signature algorithms of a list separated by colons, most preferred first.
 
         Raises:
             ConfigurationError: one is unknown.
+            FeatureUnavailable: the bindings cannot choose them.
         """
-        if lib.SSL_CTX_set1_sigalgs_list(self.pointer, algorithms.encode()) != 1:
-            error_queue.drain()
+        if not features["sigalgs"]:
+            raise FeatureUnavailable(
+                "signature algorithms cannot be chosen with this build of cryptography", feature="sigalgs"
+            )
+        if not self._takes_signature_algorithms(algorithms):
+            unknown = next(
+                (name for name in algorithms.split(":") if not self._takes_signature_algorithms(name)),
+                algorithms,
+            )
+            known = (*SIGNATURE_SCHEMES.values(), *_KEYS_AND_HASHES)
             raise ConfigurationError(
-                f"no such signature algorithm, or none that this OpenSSL has: {algorithms!r}",
+                f"this OpenSSL has no signature algorithm {unknown!r}{did_you_mean(unknown, known)}. "
+                f"Received sigalgs={algorithms!r}",
                 code="ERR_CRYPTO_OPERATION_FAILED",
                 option="sigalgs",
             )
 
-    def set_dh_group(self, pem: bytes) -> None:
+    def _takes_signature_algorithms(self, algorithms: str) -> bool:
+        taken: bool = lib.SSL_CTX_set1_sigalgs_list(self.pointer, algorithms.encode()) == 1
+        error_queue.drain()
+        return taken
+
+    def set_dh_group(self, group: DHGroup) -> None:
         """Use a Diffie-Hellman group in TLS 1.2 and older.
 
         Raises:
             ConfigurationError: it is too small for the security level of the ciphers.
         """
+        pem = group.pem()
         bio = lib.BIO_new_mem_buf(pem, len(pem))
         dh = lib.PEM_read_bio_DHparams(bio, NULL, NULL, NULL)
         lib.BIO_free(bio)
         if dh == NULL or lib.SSL_CTX_set_tmp_dh(self.pointer, dh) != 1:
             entries = error_queue.drain()
             lib.DH_free(dh)
-            library, reason, _ = entries[0] if entries else ("SSL routines", "unable to load dh parameters", 0)
+            library, reason, _ = (
+                entries[0] if entries else ("SSL routines", "unable to load dh parameters", 0)
+            )
             raise ConfigurationError(
-                f"the Diffie-Hellman group cannot be used: {reason}",
+                f"the Diffie-Hellman group of {group.bits} bits cannot be used: {reason}",
                 code=error_queue.node_code(library, reason),
                 option="dhparam",
             )
         lib.DH_free(dh)
 
-    def can_start(self) -> bool:
-        """Whether a client can begin a handshake; if not, the security level has left no version."""
+    def prefer_dh_group(self, group: DHGroup) -> None:
+        """Have none of RFC 7919's groups among the default ones that is smaller than this one.
+
+        OpenSSL 4 prefers those that both sides have to `set_dh_group`'s.  Older versions do not, and take no
+        such list.
+        """
+        names = [
+            f"-ffdhe{bits}" if bits < group.bits else f"ffdhe{bits}"
+            for bits in FFDHE_BITS
+            if bits <= group.bits
+        ]
+        groups.set_groups(self._context, ":".join(("DEFAULT", *names)))
+
+    def fault_at_start(self) -> ConnectionFailed | None:
+        """Return what a client fails of before it has sent anything, or None.
+
+        Some options exclude one another, and OpenSSL says so only when a handshake begins.
+        """
         connection = Connection()
         connection.open(self, server_side=False)
         try:
             connection.step_handshake()
-        except ConnectionFailed:
-            return False
+        except ConnectionFailed as error:
+            return error
         finally:
             connection.release()
-        return True
+        return None
 
     def use_certified_key(self, certified_key: CertifiedKey) -> None:
         """Present a certificate, proved by its private key.

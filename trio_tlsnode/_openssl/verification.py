@@ -7,32 +7,53 @@ gets the alert that fits the last problem, which is also the one that Node repor
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..certificates import Certificate
+from ..diagnosis import Peer, hint
 from ..errors import CertificateError, CertificateProblem, IdentityError
+from ..identity import check_server_identity
 from .library import NULL, ffi, lib
 
-_PREFIX = "X509_V_ERR_"
-# Results that have a number but no constant in cryptography's bindings.
-_WITHOUT_CONSTANT = {
-    1: "UNSPECIFIED",
-    66: "EE_KEY_TOO_SMALL",
-    67: "CA_KEY_TOO_SMALL",
-    68: "CA_MD_TOO_WEAK",
-}
-
-_names: dict[int, str] = _WITHOUT_CONSTANT | {
-    getattr(lib, constant): constant.removeprefix(_PREFIX)
-    for constant in dir(lib)
-    if constant.startswith(_PREFIX)
-}
+# X509_V_ERR_... by their numbers, up to OpenSSL 4.0's last one.  The bindings lack nearly half of the
+# constants.
+_NAMES = """
+    OK UNSPECIFIED UNABLE_TO_GET_ISSUER_CERT UNABLE_TO_GET_CRL UNABLE_TO_DECRYPT_CERT_SIGNATURE
+    UNABLE_TO_DECRYPT_CRL_SIGNATURE UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY CERT_SIGNATURE_FAILURE
+    CRL_SIGNATURE_FAILURE CERT_NOT_YET_VALID CERT_HAS_EXPIRED CRL_NOT_YET_VALID CRL_HAS_EXPIRED
+    ERROR_IN_CERT_NOT_BEFORE_FIELD ERROR_IN_CERT_NOT_AFTER_FIELD ERROR_IN_CRL_LAST_UPDATE_FIELD
+    ERROR_IN_CRL_NEXT_UPDATE_FIELD OUT_OF_MEM DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN
+    UNABLE_TO_GET_ISSUER_CERT_LOCALLY UNABLE_TO_VERIFY_LEAF_SIGNATURE CERT_CHAIN_TOO_LONG CERT_REVOKED
+    NO_ISSUER_PUBLIC_KEY PATH_LENGTH_EXCEEDED INVALID_PURPOSE CERT_UNTRUSTED CERT_REJECTED
+    SUBJECT_ISSUER_MISMATCH AKID_SKID_MISMATCH AKID_ISSUER_SERIAL_MISMATCH KEYUSAGE_NO_CERTSIGN
+    UNABLE_TO_GET_CRL_ISSUER UNHANDLED_CRITICAL_EXTENSION KEYUSAGE_NO_CRL_SIGN
+    UNHANDLED_CRITICAL_CRL_EXTENSION INVALID_NON_CA PROXY_PATH_LENGTH_EXCEEDED
+    KEYUSAGE_NO_DIGITAL_SIGNATURE PROXY_CERTIFICATES_NOT_ALLOWED INVALID_EXTENSION
+    INVALID_POLICY_EXTENSION NO_EXPLICIT_POLICY DIFFERENT_CRL_SCOPE UNSUPPORTED_EXTENSION_FEATURE
+    UNNESTED_RESOURCE PERMITTED_VIOLATION EXCLUDED_VIOLATION SUBTREE_MINMAX APPLICATION_VERIFICATION
+    UNSUPPORTED_CONSTRAINT_TYPE UNSUPPORTED_CONSTRAINT_SYNTAX UNSUPPORTED_NAME_SYNTAX
+    CRL_PATH_VALIDATION_ERROR PATH_LOOP SUITE_B_INVALID_VERSION SUITE_B_INVALID_ALGORITHM
+    SUITE_B_INVALID_CURVE SUITE_B_INVALID_SIGNATURE_ALGORITHM SUITE_B_LOS_NOT_ALLOWED
+    SUITE_B_CANNOT_SIGN_P_384_WITH_P_256 HOSTNAME_MISMATCH EMAIL_MISMATCH IP_ADDRESS_MISMATCH
+    DANE_NO_MATCH EE_KEY_TOO_SMALL CA_KEY_TOO_SMALL CA_MD_TOO_WEAK INVALID_CALL STORE_LOOKUP
+    NO_VALID_SCTS PROXY_SUBJECT_NAME_VIOLATION OCSP_VERIFY_NEEDED OCSP_VERIFY_FAILED OCSP_CERT_UNKNOWN
+    UNSUPPORTED_SIGNATURE_ALGORITHM SIGNATURE_ALGORITHM_MISMATCH SIGNATURE_ALGORITHM_INCONSISTENCY
+    INVALID_CA PATHLEN_INVALID_FOR_NON_CA PATHLEN_WITHOUT_KU_KEY_CERT_SIGN
+    KU_KEY_CERT_SIGN_INVALID_FOR_NON_CA ISSUER_NAME_EMPTY SUBJECT_NAME_EMPTY
+    MISSING_AUTHORITY_KEY_IDENTIFIER MISSING_SUBJECT_KEY_IDENTIFIER EMPTY_SUBJECT_ALT_NAME
+    EMPTY_SUBJECT_SAN_NOT_CRITICAL CA_BCONS_NOT_CRITICAL AUTHORITY_KEY_IDENTIFIER_CRITICAL
+    SUBJECT_KEY_IDENTIFIER_CRITICAL CA_CERT_MISSING_KEY_USAGE EXTENSIONS_REQUIRE_VERSION_3
+    EC_KEY_EXPLICIT_PARAMS RPK_UNTRUSTED OCSP_RESP_INVALID OCSP_SIGNATURE_FAILURE OCSP_NOT_YET_VALID
+    OCSP_HAS_EXPIRED OCSP_NO_RESPONSE CRL_VERIFY_FAILED EMPTY_AUTHORITY_KEY_IDENTIFIER
+    AKID_ISSUER_SERIAL_NOT_PAIRED
+""".split()  # noqa: SIM905 - a list of as many strings would hide that they are numbered
 
 
 def name_of(result: int) -> str:
     """Return the name of a verify result: OpenSSL's constant without its prefix, as Node spells it."""
-    return _names.get(result, f"X509_V_ERR_{result}")
+    return _NAMES[result] if 0 <= result < len(_NAMES) else f"X509_V_ERR_{result}"
 
 
 def text_of(result: int) -> str:
@@ -68,24 +89,39 @@ class PeerVerification:
         identity_error: The identity check's refusal.
     """
 
-    __slots__ = ("_check_identity", "_host", "_judged", "_reject", "identity_error", "problems")
+    __slots__ = (
+        "_at",
+        "_check_identity",
+        "_host",
+        "_judged",
+        "_peer",
+        "_reject",
+        "identity_error",
+        "problems",
+    )
 
     def __init__(
         self,
         *,
+        peer: Peer,
         reject: bool,
+        at: dt.datetime | None = None,
         host: str = "",
         check_identity: Callable[[str, Certificate], object] | None = None,
     ) -> None:
         """Prepare a verdict.
 
         Args:
+            peer: Which role the peer has.
             reject: Whether a problem ends the handshake; otherwise it is only remembered.
+            at: The moment as of which OpenSSL judges; None is now.
             host: The name or address that the peer's certificate must be for.
             check_identity: Called with `host` and the peer's certificate once its chain is trusted; raises,
                 or returns an exception, to refuse.
         """
+        self._peer: Peer = peer
         self._reject = reject
+        self._at = at
         self._host = host
         self._check_identity = check_identity
         self._judged = False
@@ -105,13 +141,16 @@ class PeerVerification:
         if depth > 0:
             return True
         self._judged = True
-        if self.problems:
-            return not self._reject
-        if self._check_identity is None:
+        # A check of the application's is asked only about chains that are trusted.  The standard one tells of
+        # a wrong name in any case, so that nobody mends the chain only to learn of the name.
+        if self._check_identity is check_server_identity or (self._check_identity and not self.problems):
+            certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx)))
+            self.identity_error = self._refusal(certificate)
+        if not self._reject:
             return True
-        certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx)))
-        self.identity_error = self._refusal(certificate)
-        if self.identity_error is None or not self._reject:
+        if self.problems:
+            return False
+        if self.identity_error is None:
             return True
         lib.X509_STORE_CTX_set_error(store_ctx, lib.X509_V_ERR_HOSTNAME_MISMATCH)
         return False
@@ -131,6 +170,7 @@ class PeerVerification:
             f"check_server_identity refused the certificate: {refusal}",
             host=self._host,
             certificate=certificate,
+            hint="This program's own check_server_identity has refused it; the cause of this error says why.",
         )
         if not self._reject:
             # The verdict lives as long as the connection; with a traceback's frames it would be a cycle.
@@ -140,17 +180,34 @@ class PeerVerification:
 
     def error(self) -> CertificateError | None:
         """Hand out the verdict: None, or the last problem, as Node reports it."""
-        if self.problems:
-            return certificate_error(self.problems)
-        error, self.identity_error = self.identity_error, None
+        identity_error, self.identity_error = self.identity_error, None
+        if not self.problems:
+            return identity_error
+        error = certificate_error(self.problems, peer=self._peer, at=self._at)
+        if identity_error is not None:
+            error.problems += identity_error.problems
+            error.hint += f" {identity_error.hint}"
         return error
 
 
-def certificate_error(problems: Sequence[CertificateProblem]) -> CertificateError:
-    """Return the error that stands for these problems: it is named after the last one, as Node's is."""
+def certificate_error(
+    problems: Sequence[CertificateProblem], *, peer: Peer, at: dt.datetime | None = None
+) -> CertificateError:
+    """Return the error that stands for these problems: it is named after the last one, as Node's is.
+
+    Args:
+        problems: What is wrong with a chain, in the order in which OpenSSL found it.
+        peer: Whose chain it is.
+        at: The moment as of which it was judged; None is now.
+    """
     last = problems[-1]
     return CertificateError(
-        last.reason, code=last.code, certificate=last.certificate, depth=last.depth, problems=tuple(problems)
+        last.reason,
+        code=last.code,
+        certificate=last.certificate,
+        depth=last.depth,
+        problems=tuple(problems),
+        hint=hint(problems, peer=peer, at=at),
     )
 
 

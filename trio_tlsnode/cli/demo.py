@@ -25,7 +25,6 @@ from .. import (
     ProtocolError,
     SecureContext,
     TLSClientErrors,
-    TLSError,
     TLSServer,
     TLSStream,
     TruncationError,
@@ -196,7 +195,7 @@ class Encounter:
     client: BadClient
     address: Address | None = None
     got: str = "nothing"
-    error: TLSError | None = None
+    error: ConnectionFailed | None = None
 
     @property
     def complaint(self) -> str | None:

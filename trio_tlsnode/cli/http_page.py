@@ -26,7 +26,8 @@ _REQUEST_LINE: Final = re.compile(rb"(%b) ([!-~]+) HTTP/(\d)\.(\d)" % _TOKEN)
 _LINE_END: Final = re.compile(rb"\r?\n")
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r?\n)+")
-_FIELD: Final = re.compile(rb"(%b):[ \t]*([ \t!-~\x80-\xff]*?)[ \t]*" % _TOKEN)
+_FIELD: Final = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
+_LENGTH: Final = re.compile(r"[0-9]+")
 
 
 class BadRequest(Exception):  # noqa: N818 - what HTTP calls it
@@ -69,12 +70,16 @@ def parse_request(head: bytes) -> Request:
         field = _FIELD.fullmatch(field_line)
         if field is None:
             raise BadRequest(HTTPStatus.BAD_REQUEST)
-        fields.setdefault(field[1].decode("ascii").lower(), []).append(field[2].decode("latin-1"))
+        name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1").strip(" \t")
+        fields.setdefault(name, []).append(value)
     if len(fields.get("host", ())) != 1 and (minor > 0 or "host" in fields):
+        raise BadRequest(HTTPStatus.BAD_REQUEST)
+    lengths = fields.get("content-length", ["0"])
+    if not all(map(_LENGTH.fullmatch, lengths)):
         raise BadRequest(HTTPStatus.BAD_REQUEST)
     options = {option.strip().lower() for option in ",".join(fields.get("connection", ())).split(",")}
     # No body is read, so what follows a request that has one is not the next request.
-    has_body = "transfer-encoding" in fields or fields.get("content-length", ["0"]) != ["0"]
+    has_body = "transfer-encoding" in fields or lengths != ["0"]
     persistent = "close" not in options and (minor > 0 or "keep-alive" in options)
     return Request(method, target, keep_alive=persistent and not has_body)
 

@@ -199,7 +199,7 @@ def _tell_address(service: Service, addresses: tuple[Address, ...], console: Con
     if service.credentials["cert"] is None:
         folder = service.folder
         options = ["--cacert" if service.http else "--ca", folder.ca]
-        if service.request_cert:
+        if service.request_cert and service.credentials["ca"] is None:
             options += ["--cert", folder.cert, "--key", folder.key]
     command = ["curl", f"https://{place}/"] if service.http else ["tlsnode", "connect", place]
     print_line(console, "Try: ", (shlex.join(map(str, [*command, *options])), "green"))

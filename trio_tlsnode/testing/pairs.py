@@ -51,7 +51,7 @@ async def tls_pair(
         handshake: Whether to do the handshake too.
 
     Raises:
-        TLSError: The handshake failed on one side; where it failed on both, a group of both errors.
+        ExceptionGroup: The handshake failed: of the `TLSError` of each side.  Both transports are closed.
     """
     client_transport, server_transport = transports or trio.testing.memory_stream_pair()
     default_client, default_server = _contexts(version or "TLSv1.2", version or "TLSv1.3")
@@ -60,7 +60,12 @@ async def tls_pair(
         server_transport, server_context or default_server, server_side=True, **(server_options or {})
     )
     if handshake:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.do_handshake)
-            nursery.start_soon(server.do_handshake)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.do_handshake)
+                nursery.start_soon(server.do_handshake)
+        except BaseException:
+            await trio.aclose_forcefully(client)
+            await trio.aclose_forcefully(server)
+            raise
     return client, server

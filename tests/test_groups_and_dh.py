@@ -1,0 +1,443 @@
+"""Key exchange: the groups that are named, finite-field groups in TLS 1.2, and signature algorithms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from engine_pairs import Outcome, client, identity, node_table, server, shake_hands
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_tlsnode as tls
+from trio_tlsnode import (
+    Alert,
+    ConfigurationError,
+    ConfigurationTypeError,
+    Engine,
+    PeerAlert,
+    ProtocolError,
+    SecureContext,
+)
+from trio_tlsnode._openssl.ssl_ctx import VERIFY_NONE
+from trio_tlsnode.dh import FFDHE_BITS, DHGroup
+from trio_tlsnode.server_flight import ephemeral_dh_bits
+from trio_tlsnode.testing import tls_pair
+
+NODE = node_table("ciphers")
+OPENSSL_4_ALERT = {"ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE": "ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE"}
+# Curves of these names are for TLS 1.2 alone (RFC 8734).
+TLS12_ALONE = {"brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1"}
+# As a client without groups of RFC 7919 has it, OpenSSL 3 among them: then the server's own group counts.
+WITHOUT_FFDHE = {"groups": "X25519:P-256", "max_version": "TLSv1.2"}
+# The second Oakley group (RFC 2409, section 6.2), 1024 bits.
+OAKLEY_2 = int(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD"
+    "EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED"
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381FFFFFFFFFFFFFFFF",
+    16,
+)
+
+
+def dhparam(bits: int) -> bytes:
+    """Return a group of so many bits as ``openssl dhparam`` prints it."""
+    if bits in FFDHE_BITS:
+        return DHGroup.ffdhe(bits).pem()
+    return DHGroup({512: (1 << 512) - 569, 1024: OAKLEY_2}[bits], 2).pem()
+
+
+def refusal(**settings: Any) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        SecureContext(**settings)
+    return caught.value
+
+
+# Groups
+
+
+@pytest.mark.feature("F12")
+def test_get_groups_is_sorted_and_a_fresh_list() -> None:
+    names = tls.get_groups()
+    assert {"x25519", "secp256r1", "secp384r1", "ffdhe2048"} <= set(names)
+    assert names == sorted(set(names), key=str.lower)
+    names.clear()
+    assert tls.get_groups()
+
+
+@pytest.mark.feature("F12")
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("group", tls.get_groups())
+@pytest.mark.parametrize("spelt", [str.lower, str.upper])
+def test_every_group_of_get_groups_can_be_negotiated(group: str, spelt: Any) -> None:
+    version = "TLSv1.2" if group in TLS12_ALONE else "TLSv1.3"
+    settings: Any = {"groups": spelt(group), "max_version": version, "min_version": version}
+    assert shake_hands(client(**settings), server("RSA", **settings)).info.protocol == version
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(
+    "curves", [*NODE["ecdh_curve"]["accepted"], "P-384:P-256", "?no-such-curve:X25519", "DEFAULT"]
+)
+def test_ecdh_curve_takes_what_it_does_in_node(curves: str) -> None:
+    if "secp256k1" in curves and "secp256k1" not in tls.get_groups():
+        # OpenSSL 4 has given up the curves that RFC 8422 deprecates; Node.js has OpenSSL 3.
+        error = refusal(ecdh_curve=curves)
+        assert "secp256k1" in str(error)
+        curves = curves.replace("secp256k1:", "")
+    for option in ("ecdh_curve", "groups"):
+        assert shake_hands(client(**{option: curves}), server(**{option: curves})).info.authorized
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("curves", NODE["ecdh_curve"]["refused"])
+@pytest.mark.parametrize("option", ["ecdh_curve", "groups"])
+def test_curve_that_openssl_lacks_is_refused_as_in_node(curves: str, option: str) -> None:
+    error = refusal(**{option: curves})
+    assert (error.code, error.option) == ("ERR_CRYPTO_OPERATION_FAILED", option)
+    assert NODE["ecdh_curve"]["error"] in str(error)
+    assert repr(curves) in str(error)
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(
+    ("groups", "meant"),
+    [
+        ("x25591", "x25519"),
+        ("X25519:P-265", "P-256"),
+        ("X25519MLKEM769:X25519", "X25519MLKEM768"),
+        ("DEFAULT:prime256v2", "prime256v1"),
+        ("*X25519/P-257", "P-256"),
+    ],
+)
+def test_unknown_group_is_refused_with_what_may_be_meant(groups: str, meant: str) -> None:
+    assert f"did you mean {meant}" in str(refusal(groups=groups))
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(
+    "groups", ["X25519:", ":", "X25519::P-256", " ", "X25519 P-256", "*", "X25519:DEFAULTS"]
+)
+def test_list_that_is_no_list_is_refused(groups: str) -> None:
+    assert refusal(groups=groups).option == "groups"
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("groups", [None, "", "auto", "AUTO"])
+def test_auto_is_openssl_s_own_choice(groups: str | None) -> None:
+    assert client(groups=groups)._settings == client()._settings
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("other", ["X25519", "auto", ""])
+def test_both_names_of_the_option_are_refused(other: str) -> None:
+    assert refusal(groups="X25519", ecdh_curve=other).option == "ecdh_curve"
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "sigalgs"])
+@pytest.mark.parametrize("value", [1, b"X25519", ["X25519"], False])
+def test_list_of_the_wrong_type_is_refused(option: str, value: object) -> None:
+    error = refusal(**{option: value})
+    assert type(error) is ConfigurationTypeError
+    assert error.option == option
+
+
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "sigalgs"])
+@pytest.mark.parametrize("value", ["X25519\0", "RSA+SHA256\0:x", "X2551\N{SUPERSCRIPT NINE}", "P-256\n"])
+def test_characters_that_no_name_has_do_not_reach_openssl(option: str, value: str) -> None:
+    error = refusal(**{option: value})
+    assert error.option == option
+    assert "visible ASCII" in str(error)
+
+
+@pytest.mark.feature("F15")
+@given(st.text("xX25519P-:/?*+.= ABCdefghMLKSR_", max_size=20), st.sampled_from(["groups", "sigalgs"]))
+def test_any_list_is_taken_or_refused_for_a_reason(value: str, option: str) -> None:
+    refused = None
+    try:
+        SecureContext(ca=[], **{option: value})  # type: ignore[arg-type]
+    except ConfigurationError as error:
+        refused = error
+    assert refused is None or refused.option == option
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_no_group_in_common_is_told_on_both_sides(version: str) -> None:
+    settings = {"min_version": version, "max_version": version}
+    outcome = shake_hands(
+        client(groups="P-384", **settings), server("RSA", groups="X25519", ciphers="ECDHE+AESGCM", **settings)
+    )
+    assert type(outcome.server_error) is ProtocolError
+    assert isinstance(outcome.client_error, PeerAlert)
+    assert outcome.client_error.alert == Alert.handshake_failure
+
+
+@pytest.mark.feature("F9")
+def test_group_of_tls_1_2_alone_is_refused_for_a_client_of_tls_1_3() -> None:
+    error = refusal(groups="brainpoolP256r1")
+    assert (error.code, error.option) == ("ERR_SSL_NO_SUITABLE_GROUPS", "groups")
+    # A server may be for those clients alone that it suits.
+    older = {"groups": "brainpoolP256r1", "max_version": "TLSv1.2"}
+    assert shake_hands(client(**older), server("RSA", groups="brainpoolP256r1")).info.protocol == "TLSv1.2"
+
+
+# Signature algorithms
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(NODE["sigalgs"]["columns"], NODE["sigalgs"]["rows"])
+def test_signature_algorithms_negotiate_as_in_node(
+    client_sigalgs: str,
+    server_sigalgs: str,
+    shared: list[str] | None,
+    client_error: str | None,
+    server_error: str | None,
+) -> None:
+    outcome = shake_hands(client(sigalgs=client_sigalgs), server("RSA", sigalgs=server_sigalgs))
+    assert outcome.codes == (OPENSSL_4_ALERT.get(client_error or ""), server_error)
+    assert (outcome.client is None) == (shared is None)
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(
+    "sigalgs", ["ECDSA+SHA256", "ecdsa+sha256", "ecdsa_secp256r1_sha256", "ECDSA+SHA384:ECDSA+SHA256"]
+)
+def test_signature_algorithms_have_names_of_openssl_s_and_of_iana_s(sigalgs: str) -> None:
+    assert shake_hands(client(sigalgs=sigalgs), server("EC")).info.authorized
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("sigalgs", [None, ""])
+def test_no_signature_algorithms_mean_openssl_s_own(sigalgs: str | None) -> None:
+    assert client(sigalgs=sigalgs)._settings == client()._settings
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(
+    ("sigalgs", "meant"),
+    [
+        ("RSA-PSS+SHA265", "RSA-PSS+SHA256"),
+        ("RSA+SHA256:ECDSA+SHA257", "ECDSA+SHA256"),
+        ("ed25591", "ed25519"),
+    ],
+)
+def test_unknown_signature_algorithm_is_refused_with_what_may_be_meant(sigalgs: str, meant: str) -> None:
+    error = refusal(sigalgs=sigalgs)
+    assert (error.code, error.option) == ("ERR_CRYPTO_OPERATION_FAILED", "sigalgs")
+    assert f"did you mean {meant}" in str(error)
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("sigalgs", ["RSA+SHA256:", ":", "RSA", "RSA+MD5"])
+def test_signature_algorithms_that_are_none_are_refused(sigalgs: str) -> None:
+    assert refusal(sigalgs=sigalgs).option == "sigalgs"
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("settings", [{}, identity("RSA")], ids=["client", "server"])
+def test_signature_algorithm_that_the_security_level_forbids_is_refused(settings: dict[str, Any]) -> None:
+    error = refusal(sigalgs="RSA+SHA1", **settings)
+    assert (error.code, error.option) == ("ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM", "sigalgs")
+    older = {"sigalgs": "RSA+SHA1", "ciphers": "DEFAULT@SECLEVEL=0", "max_version": "TLSv1.2"}
+    # The certificates themselves are signed otherwise, so they are not verified.
+    outcome = shake_hands(client(**older), server("RSA", **older), reject_unauthorized=False)
+    assert outcome.info.protocol == "TLSv1.2"
+
+
+# Finite-field groups
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize(NODE["dhparam"]["columns"], NODE["dhparam"]["rows"])
+@pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits:RuntimeWarning")
+def test_dhparam_negotiates_what_it_does_in_node(
+    dhparam: Any, security_level: int, cipher: str | None, bits: int | None, error: str | None
+) -> None:
+    if dhparam == "unreadable":
+        # Node.js drops it without a word, and DHE with it.
+        pem = b"-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n"
+        assert refusal(**identity("RSA"), dhparam=pem).option == "dhparam"
+        return
+    if isinstance(dhparam, int):
+        dhparam = globals()["dhparam"](dhparam)
+    settings = {
+        "ciphers": f"{NODE['dhparam']['server_ciphers']}@SECLEVEL={security_level}",
+        "max_version": "TLSv1.2",
+    }
+    if error:
+        assert error in str(refusal(**identity("RSA"), **settings, dhparam=dhparam))
+        return
+    asking = client(**WITHOUT_FFDHE, ciphers=f"ALL@SECLEVEL={security_level}")
+    outcome = shake_hands(asking, server("RSA", **settings, dhparam=dhparam))
+    assert outcome.info.cipher.name == cipher
+    assert ephemeral_dh_bits(outcome.server_flight) == bits
+
+
+DHE: dict[str, Any] = {
+    "ciphers": "DHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256",
+    "max_version": "TLSv1.2",
+}
+
+
+def dh_bits(asking: SecureContext, dhparam: Any, **settings: Any) -> int | None:
+    """Return the size of the group that a server with this option negotiates, or None where it is no DHE."""
+    outcome = shake_hands(asking, server("RSA", **{**DHE, **settings}, dhparam=dhparam))
+    assert outcome.info.authorized
+    assert outcome.info.cipher.name.startswith("DHE") == (
+        ephemeral_dh_bits(outcome.server_flight) is not None
+    )
+    return ephemeral_dh_bits(outcome.server_flight)
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("bits", [2048, 3072])
+def test_client_that_names_groups_of_rfc_7919_gets_one_as_large_as_ours(bits: int) -> None:
+    # OpenSSL 4 would take the client's first group, whatever dhparam is.
+    assert dh_bits(client(max_version="TLSv1.2"), dhparam(bits)) == bits
+    assert dh_bits(client(groups="ffdhe2048:ffdhe3072:X25519", max_version="TLSv1.2"), dhparam(bits)) == bits
+
+
+@pytest.mark.feature("F9")
+def test_group_beyond_the_default_ones_is_named_too() -> None:
+    larger = client(groups="ffdhe2048:ffdhe3072:ffdhe4096:X25519", max_version="TLSv1.2")
+    assert dh_bits(larger, dhparam(4096)) == 4096
+    # RFC 7919, section 4: such a client gets no other group.
+    assert dh_bits(client(max_version="TLSv1.2"), dhparam(4096)) is None
+    assert dh_bits(client(**WITHOUT_FFDHE), dhparam(4096)) == 4096
+
+
+@pytest.mark.feature("F9")
+def test_groups_that_are_named_stay_as_they_are() -> None:
+    asking = client(max_version="TLSv1.2")
+    assert dh_bits(asking, dhparam(3072), groups="ffdhe2048:X25519") == 2048
+    assert dh_bits(asking, dhparam(3072), groups="X25519") is None
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.parametrize("settings", [{}, WITHOUT_FFDHE])
+def test_auto_is_of_rfc_7919_and_as_strong_as_the_key(settings: dict[str, str]) -> None:
+    asking = client(**{"max_version": "TLSv1.2", **settings})
+    outcome = shake_hands(asking, server("RSA", **DHE, dhparam="auto"))
+    assert outcome.info.cipher.name == "DHE-RSA-AES128-GCM-SHA256"
+    assert DHGroup.ffdhe(2048).prime.to_bytes(256) in outcome.server_flight
+
+
+@pytest.mark.feature("F9")
+def test_auto_is_beside_an_elliptic_key_as_strong_as_that() -> None:
+    both = [identity("EC"), identity("RSA")]
+    answering = SecureContext(
+        key=[one["key"] for one in both], cert=[one["cert"] for one in both], dhparam="auto", **DHE
+    )  # type: ignore[arg-type]
+    outcome = shake_hands(client(max_version="TLSv1.2"), answering)
+    assert ephemeral_dh_bits(outcome.server_flight) == 3072
+
+
+@pytest.mark.feature("F9")
+def test_auto_without_a_key_is_no_error() -> None:
+    # Such a server can only be one for pre-shared keys.
+    SecureContext(dhparam="auto").ssl_ctx(server_side=True, verify_mode=VERIFY_NONE)
+
+
+@pytest.mark.feature("F9")
+def test_without_dhparam_there_is_no_dhe() -> None:
+    # OpenSSL 4 would negotiate it with groups of RFC 7919.
+    assert dh_bits(client(max_version="TLSv1.2"), None) is None
+    error = refusal(**identity("RSA"), ciphers="DHE-RSA-AES128-GCM-SHA256")
+    assert (error.code, error.option) == ("ERR_SSL_NO_CIPHER_MATCH", "ciphers")
+    # A client needs none.
+    assert dh_bits(client(ciphers="DHE-RSA-AES128-GCM-SHA256", max_version="TLSv1.2"), "auto") == 2048
+
+
+@pytest.mark.feature("F9")
+def test_group_too_small_for_the_security_level_is_refused() -> None:
+    with pytest.warns(RuntimeWarning, match="less than 2048 bits"):
+        error = refusal(**identity("RSA"), dhparam=dhparam(1024))
+    assert (error.code, error.option) == ("ERR_SSL_DH_KEY_TOO_SMALL", "dhparam")
+    assert "1024 bits" in str(error)
+
+
+@pytest.mark.feature("F9")
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize("value", [1, True, ["auto"], {"auto"}])
+def test_dhparam_of_the_wrong_type_is_refused(value: object) -> None:
+    error = refusal(dhparam=value)
+    assert type(error) is ConfigurationTypeError
+    assert error.option == "dhparam"
+
+
+# min_dh_size
+
+
+def dhe_outcome(security_level: int, min_dh_size: int, server_bits: int) -> Outcome:
+    ciphers = f"{NODE['min_dh_size']['server_ciphers']}@SECLEVEL={security_level}"
+    asking = client(**WITHOUT_FFDHE, ciphers=ciphers)
+    answering = server("RSA", ciphers=ciphers, dhparam=dhparam(server_bits))
+    return shake_hands(asking, answering, min_dh_size=min_dh_size)
+
+
+@pytest.mark.feature("A9")
+@pytest.mark.parametrize(NODE["min_dh_size"]["columns"], NODE["min_dh_size"]["rows"])
+@pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits:RuntimeWarning")
+def test_group_smaller_than_min_dh_size_is_refused_as_in_node(
+    security_level: int, min_dh_size: int, server_bits: int, client_error: str | None
+) -> None:
+    outcome = dhe_outcome(security_level, min_dh_size, server_bits)
+    assert outcome.codes[0] == client_error
+    assert (outcome.client is None) == (client_error is not None)
+
+
+@pytest.mark.feature("A9")
+async def test_refusal_of_a_small_group_closes_the_connection_and_tells_the_server() -> None:
+    with pytest.RaisesGroup(ProtocolError, PeerAlert, flatten_subgroups=True) as caught:
+        await tls_pair(
+            client_context=client(max_version="TLSv1.2", ciphers="DHE-RSA-AES128-GCM-SHA256"),
+            server_context=server("RSA", dhparam="auto"),
+            client_options={"host": "localhost", "min_dh_size": 2049},
+        )
+    refused, told = sorted(caught.value.exceptions, key=lambda error: isinstance(error, PeerAlert))
+    assert isinstance(refused, ProtocolError)
+    assert refused.code == "ERR_TLS_DH_PARAM_SIZE"
+    assert "2048 bits" in str(refused)
+    assert "2049" in str(refused)
+    assert isinstance(told, PeerAlert)
+    assert told.alert == Alert.insufficient_security
+
+
+@pytest.mark.feature("A9")
+@pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits:RuntimeWarning")
+def test_what_the_security_level_refuses_earlier_is_said_so() -> None:
+    ciphers = NODE["min_dh_size"]["server_ciphers"]
+    answering = server("RSA", ciphers=f"{ciphers}@SECLEVEL=0", dhparam=dhparam(1024))
+    outcome = shake_hands(client(**WITHOUT_FFDHE, ciphers=ciphers), answering, min_dh_size=1024)
+    assert isinstance(outcome.client_error, ProtocolError)
+    assert outcome.client_error.code == "ERR_SSL_DH_KEY_TOO_SMALL"
+
+
+@pytest.mark.feature("A9")
+def test_min_dh_size_says_nothing_of_elliptic_curves_and_tls_1_3() -> None:
+    for version in ("TLSv1.2", "TLSv1.3"):
+        outcome = shake_hands(client(max_version=version), server("RSA"), min_dh_size=10_000)
+        assert outcome.info.protocol == version
+    named = {"groups": "ffdhe2048", "min_version": "TLSv1.3"}
+    assert shake_hands(client(**named), server("RSA", **named), min_dh_size=10_000).info.authorized
+
+
+@pytest.mark.feature("A9")
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize("value", node_table("options")["wrong_type"]["min_dh_size"])
+def test_min_dh_size_of_the_wrong_type_is_refused_as_in_node(value: object) -> None:
+    with pytest.raises(ConfigurationTypeError) as caught:
+        Engine(client(), min_dh_size=value)  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.option) == ("ERR_INVALID_ARG_TYPE", "min_dh_size")
+
+
+@pytest.mark.feature("A9")
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize("value", node_table("options")["out_of_range"]["min_dh_size"])
+def test_min_dh_size_out_of_range_is_refused_as_in_node(value: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Engine(client(), min_dh_size=value)
+    assert (caught.value.code, caught.value.option) == ("ERR_OUT_OF_RANGE", "min_dh_size")

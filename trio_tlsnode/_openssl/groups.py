@@ -1,0 +1,93 @@
+"""Groups: the key-exchange groups that the linked OpenSSL has, by their names."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Final
+
+from ..errors import ConfigurationError, FeatureUnavailable
+from ..iana import SUPPORTED_GROUPS
+from . import error_queue
+from .library import SSL, features, lib
+from .suggestions import did_you_mean
+
+# By these names, too, OpenSSL and Node know them.
+_OTHER_NAMES: Final = ("P-256", "P-384", "P-521", "prime256v1")
+# What OpenSSL understands in front of a name (openssl's SSL_CTX_set1_groups_list).
+_PREFIXES: Final = "?*-"
+
+
+def get_groups() -> list[str]:
+    """Return the names of all key-exchange groups that can be negotiated (Node: ``crypto.getCurves()``).
+
+    They are IANA's, sorted; ``SecureContext(groups=...)`` takes names in any case.  Some are off by default.
+
+    Raises:
+        FeatureUnavailable: the bindings cannot choose groups.
+    """
+    return list(_available())
+
+
+@functools.cache
+def _available() -> tuple[str, ...]:
+    found = (name for name in SUPPORTED_GROUPS.values() if _has_group(name))
+    return tuple(sorted(found, key=str.lower))
+
+
+def set_groups(context: SSL.Context, groups: str) -> bool:
+    """Let a context have these groups, most preferred first; return whether OpenSSL takes the list.
+
+    Raises:
+        FeatureUnavailable: the bindings cannot choose groups.
+    """
+    if not features["groups"]:
+        raise FeatureUnavailable(
+            "groups cannot be chosen with this build of cryptography; 47 or newer can", feature="groups"
+        )
+    pointer = context._context  # noqa: SLF001 - the seam's business
+    taken: bool = lib.SSL_CTX_set1_curves_list(pointer, groups.encode()) == 1
+    error_queue.drain()
+    return taken
+
+
+@functools.cache
+def _probe() -> SSL.Context:
+    return SSL.Context(SSL.TLS_METHOD)
+
+
+def _has_group(name: str) -> bool:
+    return set_groups(_probe(), name)
+
+
+def check_groups(groups: str, *, option: str) -> str:
+    """Return a list of groups as it may be set; "auto", OpenSSL's own choice, stays what it is.
+
+    Args:
+        groups: Names separated by colons, most preferred first.
+        option: Which option it is from.
+
+    Raises:
+        ConfigurationError: a name is unknown.
+        FeatureUnavailable: the bindings cannot choose groups.
+    """
+    if groups.lower() == "auto":
+        return "auto"
+    if set_groups(_probe(), groups):
+        return groups
+    raise ConfigurationError(
+        f"Failed to set ECDH curve: {_fault_of(groups)}. Received {option}={groups!r}",
+        code="ERR_CRYPTO_OPERATION_FAILED",
+        option=option,
+    )
+
+
+def _fault_of(groups: str) -> str:
+    """Return, in words, what is wrong with a list that OpenSSL does not take."""
+    for element in re.split("[:/]", groups):
+        name = element.lstrip(_PREFIXES)
+        if not name:
+            return "an element of the list is empty"
+        if name.upper() != "DEFAULT" and not _has_group(name):
+            return f"this OpenSSL has no group {name!r}{did_you_mean(name, (*_available(), *_OTHER_NAMES))}"
+    return "OpenSSL does not understand the list"
