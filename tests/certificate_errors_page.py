@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trio
-from faults import AUTHORITY, FAULTS, PRESENTERS, issued_for, judge_and_presenter, meet, only, shown_by
+from faults import AUTHORITY, FAULTS, issued_for, judge_and_presenter, meet, only, shown_by
 from trio.testing import memory_stream_pair
 
 from trio_tlsnode import Alert, CertificateError, PeerAlert, SecureContext, TLSStream
@@ -20,8 +20,11 @@ from trio_tlsnode.testing import Authority
 
 PAGE = Path(__file__).parent.parent / "docs" / "certificate-errors.md"
 VERSION = "TLSv1.3"
-RESULTS = range(1, 104)
 
+_MESSAGES = {name_of(result): text_of(result) for result in range(1, 104)} | {
+    "ERR_TLS_CERT_ALTNAME_FORMAT": "Invalid subject alternative name string",
+    "ERR_OSSL_ASN1_DECODE_ERROR": "the subject (or another part) cannot be read",
+}
 # What differs from one run to the next, and what stands for it.
 _CHANGING = (
     (r"trustme v[\d.]+, Testing CA #[\w-]+", "Example CA"),
@@ -95,10 +98,11 @@ def section(code: str, cases: list[tuple[str, CertificateError, Alert | int]]) -
     )
 
 
-def table(codes: list[tuple[str, str]]) -> str:
-    """Return what the page says of the other codes, each with OpenSSL's text."""
+def table(codes: list[str]) -> str:
+    """Return what the page says of the codes that are not made."""
     rows = [
-        f"| `{code}` | {text} | {DIAGNOSES[code].cause} | {DIAGNOSES[code].remedy} |" for code, text in codes
+        f"| `{code}` | {_MESSAGES[code]} | {DIAGNOSES[code].cause} | {DIAGNOSES[code].remedy} |"
+        for code in codes
     ]
     return "\n".join(["| Code | Message | Cause | Remedy |", "|---|---|---|---|", *rows, ""])
 
@@ -106,7 +110,7 @@ def table(codes: list[tuple[str, str]]) -> str:
 async def parts() -> dict[str, str]:
     """Return what stands between the page's markers, by their names."""
     found = await made()
-    others = [(name_of(result), text_of(result)) for result in RESULTS if name_of(result) not in found]
+    others = DIAGNOSES.keys() - found.keys()
     return {
         "made": "\n".join(section(code, found[code]) for code in sorted(found)),
         "others": table(sorted(others)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import struct
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -44,6 +43,11 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     async with listener:
         client = await open_stream_to_socket_listener(listener)
         return client, await listener.accept()
+
+
+async def unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
 
 
 @pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
@@ -538,14 +542,11 @@ async def test_in_tls_1_2_a_client_learns_it_in_the_handshake() -> None:
     assert (await failure_of(client.receive_some)).phase == "handshake"
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_who_cannot_send_any_more_is_told_why_if_the_peer_has_said_why(kind: str) -> None:
-    if kind == "tcp":
-        transports = await tcp_pair()
-    else:
-        one, other = trio.socket.socketpair()
-        transports = trio.SocketStream(one), trio.SocketStream(other)
-    client, _, _ = await connect_with_certificate(transports, "TLSv1.3", None)
+@pytest.mark.parametrize("connect", [tcp_pair, unix_pair])
+async def test_who_cannot_send_any_more_is_told_why_if_the_peer_has_said_why(
+    connect: Callable[[], Awaitable[Any]],
+) -> None:
+    client, _, _ = await connect_with_certificate(await connect(), "TLSv1.3", None)
 
     async def send_until_it_fails() -> None:
         while True:
@@ -582,28 +583,28 @@ async def test_what_arrived_before_nonsense_is_delivered_before_the_error(versio
 # Losing the way out is not losing the way in
 
 
-async def abort(stream: TLSStream) -> None:
-    """Close a socket by a reset."""
-    stream.transport_stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await stream.transport_stream.aclose()
-
-
-async def test_a_reset_that_a_send_meets_takes_nothing_away_that_has_arrived(socket_pair: Streams) -> None:
-    client, server = socket_pair
+@pytest.mark.parametrize("connect", [tcp_pair, unix_pair])
+async def test_a_reset_that_a_send_meets_takes_nothing_away_that_has_arrived(
+    version: str, connect: Callable[[], Awaitable[Any]]
+) -> None:
+    client, server = await tls_pair(await connect(), version=version)
     await server.send_all(b"the whole answer")
     assert await client.receive_some(3) == b"the"
-    await abort(server)
+    # Closing a socket over unread input is a reset.
+    await client.send_all(b"unread")
+    await server.transport_stream.aclose()
 
     async def send_until_it_fails() -> None:
         while True:
             await client.send_all(b"x")
 
-    error = await failure_of(send_until_it_fails)
-    assert type(error) is tls.ConnectionLost
-    assert error.code in ("ECONNRESET", "EPIPE")
-    assert await client.receive_some() == b" whole answer"
-    assert isinstance(await failure_of(client.receive_some), tls.ConnectionLost)
-    assert (await failure_of(partial(client.send_all, b"y"))).code == error.code
+    async with client:
+        error = await failure_of(send_until_it_fails)
+        assert type(error) is tls.ConnectionLost
+        assert error.code in ("ECONNRESET", "EPIPE")
+        assert await client.receive_some() == b" whole answer"
+        for call in (client.receive_some, partial(client.send_all, b"y")):
+            assert isinstance(await failure_of(call), tls.ConnectionLost)
 
 
 async def test_a_broken_way_out_leaves_the_way_in_open() -> None:

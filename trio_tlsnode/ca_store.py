@@ -25,7 +25,10 @@ from .credentials import TrustedOption, load_trusted_certificates
 from .errors import ConfigurationError, ConfigurationTypeError
 
 EXTRA_CA_VARIABLE: Final = "NODE_EXTRA_CA_CERTS"
-"""The environment variable that names a PEM file of further trusted certificates."""
+"""The environment variable that names a PEM file of further trusted certificates.
+
+It is read once, when the first context is made that trusts by default; and not at all in a setuid program.
+"""
 
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -101,7 +104,11 @@ def pems(certificates: tuple[x509.Certificate, ...]) -> tuple[str, ...]:
 
 def _system() -> tuple[x509.Certificate, ...]:
     paths = ssl.get_default_verify_paths()
-    files = [Path(paths.cafile)] if paths.cafile else sorted(Path(paths.capath or "").glob("*.pem"))
+    files = []
+    if paths.cafile:
+        files = [Path(paths.cafile)]
+    elif paths.capath:
+        files = [file for file in sorted(Path(paths.capath).iterdir()) if file.is_file()]
     found = [certificate for file in files for certificate in _tolerantly(file)]
     if not found:
         # Windows keeps its lists where only the standard library reaches them.
@@ -121,9 +128,14 @@ def _tolerantly(path: Path) -> tuple[x509.Certificate, ...]:
     return tuple(found)
 
 
+def _has_borrowed_rights() -> bool:
+    """Whether who started us has other rights than we have, so that the environment is not to be believed."""
+    return hasattr(os, "geteuid") and (os.geteuid(), os.getegid()) != (os.getuid(), os.getgid())
+
+
 def _extra() -> tuple[x509.Certificate, ...]:
     path = os.environ.get(EXTRA_CA_VARIABLE)
-    if not path:
+    if not path or _has_borrowed_rights():
         return ()
     try:
         found = _tolerantly(Path(path))

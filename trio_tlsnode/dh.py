@@ -43,7 +43,10 @@ class DHGroup:
             raise ValueError("an element that is not whole") from error
         if (tag, prime_tag, generator_tag) != (SEQUENCE, INTEGER, INTEGER):
             raise ValueError("not a DHParameter")
-        return cls(int.from_bytes(prime), int.from_bytes(generator))
+        group = cls(int.from_bytes(prime, signed=True), int.from_bytes(generator, signed=True))
+        if not 1 < group.generator < group.prime or group.prime % 2 == 0:
+            raise ValueError("not a prime and a generator")
+        return group
 
     @classmethod
     def ffdhe(cls, bits: int) -> Self:

@@ -31,7 +31,7 @@ _BIO_write = lib.BIO_write
 _WANT_READ = lib.SSL_ERROR_WANT_READ
 _ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 # A memory BIO never shrinks: one that has held more than this is replaced once it is empty.
-_SMALL = 2048
+_SMALL = 512
 _MEMORY = lib.BIO_s_mem()
 # How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
 _LONGEST_FLIGHT = 64 * 1024
