@@ -153,7 +153,7 @@ FAULTS = [
         reason="unable to verify the first certificate",
         alert=Alert.unknown_ca,
         before=("UNABLE_TO_GET_ISSUER_CERT_LOCALLY",),
-        advice="put its certificate behind its own in cert=",
+        advice="it belongs behind the ",
     ),
     Fault(
         method="expired_intermediate",

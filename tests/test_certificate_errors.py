@@ -288,7 +288,7 @@ def test_the_hint_has_the_dates_and_the_clock_by_which_they_were_judged() -> Non
 def test_the_hint_names_where_a_missing_intermediate_is_published() -> None:
     lonely = with_issuers_url(issued_for("missing_intermediate"), "http://ca.example/x")
     advice = hint([problem_with("UNABLE_TO_VERIFY_LEAF_SIGNATURE", lonely)], peer="server")
-    assert "have the server put its certificate, to be had at 'http://ca.example/x', behind its own" in advice
+    assert "in cert=. It is published at 'http://ca.example/x'. If it is your authority" in advice
 
 
 def with_issuers_url(issued: IssuedCertificate, url: str) -> bytes:

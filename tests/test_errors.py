@@ -189,7 +189,7 @@ def test_facts_that_nobody_gave_are_none() -> None:
 
 
 def test_errors_can_be_caught_in_groups() -> None:
-    caught = []
+    caught: list[BaseException] = []
     try:
         raise ExceptionGroup(
             "several", [make(tls.IdentityError), make(tls.HandshakeTimeout), make(tls.ConnectError)]

@@ -81,7 +81,7 @@ async def test_a_missing_intermediate_is_refused(nursery: trio.Nursery) -> None:
     with pytest.raises(CertificateError) as caught:
         await reach(nursery, serving(alone), ca=AUTHORITY.ca)
     assert caught.value.code == "UNABLE_TO_VERIFY_LEAF_SIGNATURE"
-    assert "put its certificate behind its own in cert=" in caught.value.hint
+    assert "it belongs behind the server's own certificate in cert=" in caught.value.hint
 
 
 @pytest.mark.feature("F2")

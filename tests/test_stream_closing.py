@@ -160,6 +160,7 @@ async def test_what_arrived_before_the_end_is_delivered_before_the_error(connect
 
 async def test_a_truncated_connection_can_still_be_sent_on(connect: Connect) -> None:
     client, server = await connect()
+    assert isinstance(server.transport_stream, trio.abc.HalfCloseableStream)
     await server.transport_stream.send_eof()
     with pytest.raises(tls.TruncationError):
         await client.receive_some()

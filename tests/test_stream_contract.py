@@ -74,6 +74,7 @@ def clog(stream: TLSStream) -> None:
 
     Linux takes a write to a Unix socket whole as long as there is any room, and tells how much is left.
     """
+    assert isinstance(stream.transport_stream, trio.SocketStream)
     sock = stream.transport_stream.socket
     room = sock.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF)
     while int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder) < room:
@@ -302,7 +303,8 @@ async def test_statistics_count_plaintext_and_ciphertext(pair: Streams) -> None:
 async def test_addresses_and_encrypted_are_there_before_the_handshake_and_after_closing() -> None:
     one, other = await tcp_pair()
     client, server = await tls_pair((one, other), handshake=False)
-    where = tls.Address(*other.socket.getsockname(), "IPv4")
+    host, port = other.socket.getsockname()
+    where = tls.Address(host, port, "IPv4")
     assert client.remote_address == server.local_address == where
     for stream in (client, server):
         await trio.aclose_forcefully(stream)
@@ -506,7 +508,8 @@ async def test_a_second_task_in_the_same_direction_is_a_mistake_of_the_program(
 
 @pytest.mark.feature("A3")
 async def test_tls_runs_inside_tls(version: str) -> None:
-    outer = await tls_pair(await tcp_pair(), version=version)
+    transports = await tcp_pair()
+    outer = await tls_pair(transports, version=version)
     client, server = await tls_pair(outer, version="TLSv1.3")
     async with client, server:
         assert client.remote_address == outer[0].remote_address is not None
@@ -517,7 +520,7 @@ async def test_tls_runs_inside_tls(version: str) -> None:
         assert await server.receive_some() == b""
         await server.send_all(b"the answer")
         assert await client.receive_some() == b"the answer"
-    assert outer[0].transport_stream.socket.fileno() == -1
+    assert [transport.socket.fileno() for transport in transports] == [-1, -1]
 
 
 def test_two_loops_in_two_threads_keep_their_data_apart(version: str) -> None:

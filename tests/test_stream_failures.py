@@ -641,7 +641,7 @@ async def test_waiting_for_room_on_a_broken_transport_fails_the_sending() -> Non
 async def test_a_silent_peer_is_given_up_to_the_second(
     autojump_clock: MockClock, role: str, seconds: float
 ) -> None:
-    options = {} if seconds == 120 else {f"{role}_options": {"handshake_timeout": seconds}}
+    options: Any = {} if seconds == 120 else {f"{role}_options": {"handshake_timeout": seconds}}
     client, server = await tls_pair(handshake=False, **options)
     stream = client if role == "client" else server
     errors = []
@@ -847,12 +847,14 @@ async def test_a_receive_never_reads_from_another_socket_that_got_the_same_numbe
     socket_pair: Streams, late: bool
 ) -> None:
     client, server = socket_pair
-    number = client.transport_stream.socket.fileno()
+    assert isinstance(client.transport_stream, trio.SocketStream)
+    sock = client.transport_stream.socket
+    number = sock.fileno()
     stranger, strangers_peer = trio.socket.socketpair()
     await strangers_peer.send(b"\x17\x03\x03 somebody else's business")
 
     def use_number_again() -> None:
-        client.transport_stream.socket.close()
+        sock.close()
         os.dup2(stranger.fileno(), number)
 
     async def receive(task_status: trio.TaskStatus[trio.lowlevel.Task]) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import ssl
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -61,14 +62,29 @@ def parse(ca: TrustedOption) -> tuple[x509.Certificate, ...] | None:
     Raises:
         ConfigurationError: something cannot be used.
     """
-    if isinstance(ca, str) and ca == "system":
+    if _is_system(ca):
         return store("system")
-    if isinstance(ca, (list, tuple)) and any(isinstance(item, str) and item == "system" for item in ca):
-        others = load_trusted_certificates(
-            [item for item in ca if not (isinstance(item, str) and item == "system")]
-        )
+    if isinstance(ca, (list, tuple)) and any(map(_is_system, ca)):
+        others = _load([item for item in ca if not _is_system(item)])
         return tuple(dict.fromkeys((*store("system"), *(others or ()))))
-    return load_trusted_certificates(ca)
+    return _load(ca)
+
+
+def _is_system(item: object) -> bool:
+    return isinstance(item, str) and item == "system"
+
+
+def _load(ca: TrustedOption) -> tuple[x509.Certificate, ...] | None:
+    with _without_deprecations():
+        return load_trusted_certificates(ca)
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Say nothing of serial numbers that RFC 5280 does not allow: some of Mozilla's roots have such."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 @functools.cache
@@ -108,24 +124,24 @@ def _system() -> tuple[x509.Certificate, ...]:
     if paths.cafile:
         files = [Path(paths.cafile)]
     elif paths.capath:
-        files = [file for file in sorted(Path(paths.capath).iterdir()) if file.is_file()]
-    found = [certificate for file in files for certificate in _tolerantly(file)]
-    if not found:
-        # Windows keeps its lists where only the standard library reaches them.
-        ders = ssl.create_default_context().get_ca_certs(binary_form=True)
-        found = [x509.load_der_x509_certificate(der) for der in ders]
-    return tuple(dict.fromkeys(found))
+        found = sorted(Path(paths.capath).iterdir())
+        files = [file for file in found if file.is_file() and os.access(file, os.R_OK)]
+    if certificates := _tolerantly(*files):
+        return certificates
+    # Windows keeps its lists where only the standard library reaches them.
+    ders = ssl.create_default_context().get_ca_certs(binary_form=True)
+    return tuple(x509.load_der_x509_certificate(der) for der in ders)
 
 
-def _tolerantly(path: Path) -> tuple[x509.Certificate, ...]:
-    """Load a list that others maintain: one certificate that cannot be read must not cost all others."""
+def _tolerantly(*paths: Path) -> tuple[x509.Certificate, ...]:
+    """Load lists that others maintain: one certificate that cannot be read must not cost all others."""
     found = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        for pem in _PEM.findall(path.read_bytes()):
+    with _without_deprecations():
+        # In a folder, most are there under several names.
+        for pem in dict.fromkeys(pem for path in paths for pem in _PEM.findall(path.read_bytes())):
             with contextlib.suppress(ValueError):
                 found.append(x509.load_pem_x509_certificate(pem))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _has_borrowed_rights() -> bool:

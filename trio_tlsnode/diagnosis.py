@@ -582,11 +582,11 @@ def _missing_issuer(case: _Case) -> str:
             "trusted here. If that is your authority, trust its root by ca=[...]."
         )
     published = case.certificate.info_access.get("CA Issuers - URI", ())
-    where = f", to be had at {_quoted(published[0])}," if published else ""
+    where = f" It is published at {_quoted(published[0])}." if published else ""
     return (
         f"{case.issuer} issued the {case.peer}'s certificate, and is neither trusted here nor in the chain "
-        f"that was sent. If it is an intermediate, have the {case.peer} put its certificate{where} behind "
-        "its own in cert=. If it is your authority, trust its root by ca=[...]."
+        f"that was sent. If it is an intermediate, it belongs behind the {case.peer}'s own certificate in "
+        f"cert=.{where} If it is your authority, trust its root by ca=[...]."
     )
 
 
