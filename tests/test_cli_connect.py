@@ -238,6 +238,15 @@ async def test_every_problem_of_a_chain_is_told(ca: str) -> None:
     assert "[UNABLE_TO_VERIFY_LEAF_SIGNATURE], depth 0: O=trustme" in problems
 
 
+async def test_a_hint_names_the_options_of_the_command_and_keeps_a_fingerprint_in_one_piece() -> None:
+    issued = default_authority().self_signed("localhost")
+    async with serving(context=tls.SecureContext(**issued.options)) as port:
+        result = await invoked(f"127.0.0.1:{port}", "--servername", "localhost")
+    told = " ".join(result.stderr.split())
+    assert "trust it by --ca; otherwise" in told
+    assert tls.Certificate.from_x509(issued.certificate).fingerprint256 in told
+
+
 # Exit statuses
 
 
@@ -316,6 +325,10 @@ async def test_a_server_that_hangs_up_is_status_3_and_told_how_far_it_got() -> N
         (["--cert", "cert.pem"], "--cert and --key belong together"),
         (["--passphrase-file", os.devnull], "--passphrase-file is for --key"),
         (["--ca", "missing.pem"], "ca (missing.pem): there is no such file [ENOENT]"),
+        (
+            ["--ca", "key.pem"],
+            "it holds a private key, which belongs into --key [ERR_OSSL_PEM_NO_START_LINE]",
+        ),
         (["--min-version", "TLSv9"], "'TLSv9' is not a valid"),
     ],
 )
@@ -323,9 +336,11 @@ def test_wrong_usage_is_status_2(
     args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("key.pem").write_bytes(default_authority().good("localhost").key)
     result = CliRunner().invoke(main, ["connect", "localhost", *args])
     assert result.exit_code == ExitStatus.USAGE
-    assert f"Error: {message}" in result.stderr
+    assert "Error: " in result.stderr
+    assert message in result.stderr
 
 
 async def test_the_passphrase_of_a_key_is_the_first_line_of_a_file(tmp_path: Path, ca: str) -> None:

@@ -383,48 +383,63 @@ async def test_a_client_that_only_reads_needs_no_buffer(
 
 # Sockets: closing over unread input destroys what is on its way
 
+ANSWER = bytes(index % 251 for index in range(150_000))
 
-async def test_a_client_that_only_writes_loses_nothing(connect: Connect) -> None:
-    client, server = await connect("socket")
-    await server.send_all(b"a greeting that nobody reads")
 
-    async def write() -> None:
-        await client.send_all(bytes(1 << 20))
+async def connect_with_buffers(version: str, *, writer_is_client: bool) -> Streams:
+    """Connect so that the writer's kernel takes an answer at once, and the reader's only some of it."""
+    client, server = await tcp_pair()
+    writer, reader = (client, server) if writer_is_client else (server, client)
+    writer.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 1 << 20)
+    reader.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 1 << 14)
+    return await tls_pair((client, server), version=version)
+
+
+async def test_a_client_that_only_writes_loses_nothing(version: str) -> None:
+    client, server = await connect_with_buffers(version, writer_is_client=True)
+    async with server:
+        await server.send_all(b"a greeting that nobody reads")
+        await client.send_all(ANSWER)
         await client.aclose()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(write)
-        assert await receive_all(server) == bytes(1 << 20)
+        assert await receive_all(server) == ANSWER
 
 
-async def test_a_client_that_connects_writes_and_closes_at_once_loses_nothing(connect: Connect) -> None:
-    client, server = await connect("socket")
-    await client.send_all(b"the only message")
-    await client.aclose()
-    assert await receive_all(server) == b"the only message"
+async def test_a_client_that_connects_writes_and_closes_at_once_loses_nothing(version: str) -> None:
+    client, server = await connect_with_buffers(version, writer_is_client=True)
+    async with server:
+        await client.send_all(ANSWER)
+        await client.aclose()
+        assert await receive_all(server) == ANSWER
 
 
-async def test_an_answer_arrives_whole_though_the_peers_goodbye_was_never_read(connect: Connect) -> None:
-    client, server = await connect("socket")
-    await client.send_all(b"question")
-    assert await server.receive_some() == b"question"
-    await client.send_eof()
-
-    async def answer() -> None:
-        await server.send_all(bytes(1 << 20))
+@pytest.mark.feature("B5")
+@pytest.mark.parametrize("unread", [b"", bytes(10_000)], ids=["a goodbye", "data and a goodbye"])
+async def test_an_answer_arrives_whole_though_something_was_never_read(version: str, unread: bytes) -> None:
+    client, server = await connect_with_buffers(version, writer_is_client=False)
+    async with client:
+        await client.send_all(b"question")
+        assert await server.receive_some() == b"question"
+        await client.send_all(unread)
+        await client.send_eof()
+        await server.send_all(ANSWER)
         await server.aclose()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(answer)
-        assert await receive_all(client) == bytes(1 << 20)
+        assert await receive_all(client) == ANSWER
 
 
-async def test_an_answer_arrives_whole_though_much_of_the_question_was_never_read(connect: Connect) -> None:
+async def test_what_could_not_be_sent_yet_goes_before_the_goodbye(connect: Connect) -> None:
     client, server = await connect("socket")
-    await client.send_all(bytes(30_000))
-    await server.send_all(b"too long")
-    await server.aclose()
-    assert await receive_all(client) == b"too long"
+    sent = 0
+    while client._flush_nowait():
+        client._engine.encrypt(bytes(16384), 0, 16384)
+        sent += 16384
+    received = b""
+    async with trio.open_nursery() as nursery:
+        # As much as the kernel holds, so that there is room again for the rest and the goodbye.
+        while len(received) < sent - (1 << 18):
+            received += await server.receive_some()
+        nursery.start_soon(client.aclose)
+        assert received + await receive_all(server) == bytes(sent)
+    assert await server.receive_some() == b""
 
 
 # When there is nobody to say goodbye to, or no way to say it

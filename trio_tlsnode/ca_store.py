@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
+from ._openssl.ssl_ctx import can_read
 from .credentials import TrustedOption, load_trusted_certificates
 from .errors import ConfigurationError, ConfigurationTypeError
 
@@ -141,7 +142,7 @@ def _tolerantly(*paths: Path) -> tuple[x509.Certificate, ...]:
         for pem in dict.fromkeys(pem for path in paths for pem in _PEM.findall(path.read_bytes())):
             with contextlib.suppress(ValueError):
                 found.append(x509.load_pem_x509_certificate(pem))
-    return tuple(dict.fromkeys(found))
+    return tuple(filter(can_read, dict.fromkeys(found)))
 
 
 def _has_borrowed_rights() -> bool:

@@ -251,14 +251,15 @@ class _Settings:
             or several_chains
         ):
             # What is added to the store must not reach those who share the default one.
-            ctx.trust((*self.trusted, *self.credentials.trusted))
+            ctx.trust(self.trusted, "ca")
+            ctx.trust(self.credentials.trusted, "pfx")
         else:
             ctx.share_trust(self.trusted)
         ctx.name_authorities((*(self.trusted if self.has_own_trust else ()), *self.credentials.trusted))
         for certified_key in certified_keys:
             ctx.use_certified_key(certified_key)
         if several_chains:
-            self._complete_chains_from_store(ctx)
+            self._complete_chains(ctx)
         elif certified_keys:
             ctx.present_chain(certified_keys[0].chain[1:])
 
@@ -270,11 +271,7 @@ class _Settings:
         sizes = (key.key_size if isinstance(key, rsa.RSAPrivateKey) else _DH_BITS_FOR_CURVES for key in keys)
         return DHGroup.ffdhe(max(sizes, default=_DH_BITS_FOR_CURVES))
 
-    def _complete_chains_from_store(self, ctx: SSLContext) -> None:
-        """Let OpenSSL find the issuers of each certificate: a context has room for one chain only.
-
-        They are no anchors by being in the store, unless partial chains are allowed.
-        """
+    def _complete_chains(self, ctx: SSLContext) -> None:
         if self.allow_partial_trust_chain:
             raise ConfigurationError(
                 "several certificates with chains of their own do not go with allow_partial_trust_chain: "
@@ -282,7 +279,7 @@ class _Settings:
                 option="allow_partial_trust_chain",
             )
         for certified_key in self.credentials.certified_keys:
-            ctx.trust(certified_key.chain[1:])
+            ctx.complete_chains_with(certified_key.chain[1:])
 
     def _session_digest(self, verify_mode: int) -> bytes:
         """Return what ties a session to the trust under which it was made: 32 bytes."""

@@ -49,7 +49,8 @@ class Defaults:
     """The process's defaults (Node's ``tls.DEFAULT_...``); read when a `SecureContext` is made.
 
     Attributes:
-        ciphers: The cipher list, in OpenSSL's syntax with TLS 1.3's names mixed in.
+        ciphers: The cipher list, in OpenSSL's syntax with TLS 1.3's names mixed in.  It sets no security
+            level, so OpenSSL's own applies: 2, which wants RSA and DH of 2048 bits.
         groups: The key-exchange groups, or "auto" for OpenSSL's own choice.
         min_version: The oldest protocol version ("TLSv1.2").
         max_version: The newest protocol version ("TLSv1.3").

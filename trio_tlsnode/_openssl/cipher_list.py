@@ -33,6 +33,7 @@ _KEYWORDS: Final = (
 )
 # OpenSSL passes over these anywhere but at the beginning.
 _ONLY_FIRST: Final = ("DEFAULT", "SUITEB")
+# Suites that are no more, by what their names have in them.
 _REMOVED: Final = re.compile(
     r"(.*-)?(3?DES|EXP\d*|GOST\w+|IDEA|KRB5|RC[24]|SEED)(-.*)?|(EC)?DH-(RSA|DSS|ECDSA)-.*", re.IGNORECASE
 )

@@ -31,7 +31,7 @@ def get_groups() -> list[str]:
 
 @functools.cache
 def _available() -> tuple[str, ...]:
-    found = (name for name in SUPPORTED_GROUPS.values() if _has_group(name))
+    found = (name for name in SUPPORTED_GROUPS.values() if _has(name))
     return tuple(sorted(found, key=str.lower))
 
 
@@ -51,13 +51,9 @@ def set_groups(context: SSL.Context, groups: str) -> bool:
     return taken
 
 
-@functools.cache
-def _probe() -> SSL.Context:
-    return SSL.Context(SSL.TLS_METHOD)
-
-
-def _has_group(name: str) -> bool:
-    return set_groups(_probe(), name)
+def _has(groups: str) -> bool:
+    # Of a context of its own: OpenSSL does not guard them against other threads.
+    return set_groups(SSL.Context(SSL.TLS_METHOD), groups)
 
 
 def check_groups(groups: str, *, option: str) -> str:
@@ -73,7 +69,7 @@ def check_groups(groups: str, *, option: str) -> str:
     """
     if groups.lower() == "auto":
         return "auto"
-    if set_groups(_probe(), groups):
+    if _has(groups):
         return groups
     raise ConfigurationError(
         f"Failed to set ECDH curve: {_fault_of(groups)}. Received {option}={groups!r}",
@@ -88,6 +84,6 @@ def _fault_of(groups: str) -> str:
         name = element.lstrip(_PREFIXES)
         if not name:
             return "an element of the list is empty"
-        if name.upper() != "DEFAULT" and not _has_group(name):
+        if name.upper() != "DEFAULT" and not _has(name):
             return f"this OpenSSL has no group {name!r}{did_you_mean(name, (*_available(), *_OTHER_NAMES))}"
     return "OpenSSL does not understand the list"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from ..credentials import CertifiedKey
 from ..dh import FFDHE_BITS, DHGroup
@@ -199,18 +201,50 @@ class SSLContext:
             raise _refused(error, "the certificate and its key cannot be used", "cert") from error
 
     def present_chain(self, issuers: Iterable[x509.Certificate]) -> None:
-        """Send these certificates behind our own, whichever that is."""
-        for certificate in issuers:
-            self._context.add_extra_chain_cert(certificate)
+        """Send these certificates behind our own, whichever that is.
 
-    def trust(self, certificates: Iterable[x509.Certificate]) -> None:
-        """Trust these certificates."""
-        _add_to(self._context, certificates)
+        Raises:
+            ConfigurationError: OpenSSL cannot read one.
+        """
+        for certificate in issuers:
+            with _reading(certificate, "cert"):
+                self._context.add_extra_chain_cert(certificate)
+
+    def complete_chains_with(self, issuers: Iterable[x509.Certificate]) -> None:
+        """Send of these certificates those that have issued our own: a context has room for one chain only.
+
+        They are looked for in the store.  What has issued itself would be an anchor there, and is left out.
+
+        Raises:
+            ConfigurationError: OpenSSL cannot read one.
+        """
+        store = _store_of(self._context)
+        for certificate in issuers:
+            with _reading(certificate, "cert"):
+                issuer = crypto.X509.from_cryptography(certificate)
+            pointer = issuer._x509  # noqa: SLF001 - the seam's business
+            if lib.X509_NAME_cmp(lib.X509_get_subject_name(pointer), lib.X509_get_issuer_name(pointer)):
+                store.add_cert(issuer)
+
+    def trust(self, certificates: Iterable[x509.Certificate], option: str) -> None:
+        """Trust these certificates.
+
+        Args:
+            certificates: Any, be they an authority's or not.
+            option: Which option they are from.
+
+        Raises:
+            ConfigurationError: OpenSSL cannot read one.
+        """
+        _add_to(self._context, certificates, option)
 
     def share_trust(self, certificates: tuple[x509.Certificate, ...]) -> None:
-        """Trust these certificates, in a store that is made once for all contexts that trust the same."""
-        store = _shared_store(certificates).get_cert_store()
-        assert store is not None
+        """Trust these certificates, in a store that is made once for all contexts that trust the same.
+
+        Raises:
+            ConfigurationError: OpenSSL cannot read one.
+        """
+        store = _store_of(_shared_store(certificates))
         pointer = store._store  # noqa: SLF001 - the seam's business
         lib.X509_STORE_up_ref(pointer)
         lib.SSL_CTX_set_cert_store(self.pointer, pointer)
@@ -221,18 +255,22 @@ class SSLContext:
             self._context.add_client_ca(certificate)
 
     def revoke(self, crls: Iterable[x509.CertificateRevocationList]) -> None:
-        """Refuse what these lists name; with one, every certificate of a chain needs a current one."""
-        store = self._context.get_cert_store()
-        assert store is not None
+        """Refuse what these lists name; with one, every certificate of a chain needs a current one.
+
+        Raises:
+            ConfigurationError: OpenSSL cannot read one.
+        """
+        store = _store_of(self._context)
         for crl in crls:
-            store.add_crl(crl)
+            try:
+                store.add_crl(crl)
+            except crypto.Error as error:
+                raise _refused(error, "crl: OpenSSL cannot read a revocation list", "crl") from error
             store.set_flags(lib.X509_V_FLAG_CRL_CHECK | lib.X509_V_FLAG_CRL_CHECK_ALL)
 
     def allow_partial_trust_chain(self) -> None:
         """Let a trusted certificate that is no root end a chain."""
-        store = self._context.get_cert_store()
-        assert store is not None
-        store.set_flags(lib.X509_V_FLAG_PARTIAL_CHAIN)
+        _store_of(self._context).set_flags(lib.X509_V_FLAG_PARTIAL_CHAIN)
 
     def verify_at(self, seconds: int) -> None:
         """Judge certificates as of a moment, in seconds since the epoch."""
@@ -247,11 +285,37 @@ class SSLContext:
         self._context.set_session_id(value)
 
 
-def _add_to(context: SSL.Context, certificates: Iterable[x509.Certificate]) -> None:
+def can_read(certificate: x509.Certificate) -> bool:
+    """Whether OpenSSL can read a certificate, too: it looks at parts that cryptography leaves for later."""
+    try:
+        crypto.X509.from_cryptography(certificate)
+    except crypto.Error:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _reading(certificate: x509.Certificate, option: str) -> Iterator[None]:
+    """Let an error that OpenSSL cannot read a certificate name the option that it is from."""
+    try:
+        yield
+    except crypto.Error as error:
+        fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+        reason = f"{option}: OpenSSL cannot read the certificate with the fingerprint {fingerprint}"
+        raise _refused(error, reason, option) from error
+
+
+def _store_of(context: SSL.Context) -> crypto.X509Store:
     store = context.get_cert_store()
     assert store is not None
+    return store
+
+
+def _add_to(context: SSL.Context, certificates: Iterable[x509.Certificate], option: str) -> None:
+    store = _store_of(context)
     for certificate in certificates:
-        store.add_cert(crypto.X509.from_cryptography(certificate))
+        with _reading(certificate, option):
+            store.add_cert(crypto.X509.from_cryptography(certificate))
 
 
 # Few, and found by identity: comparing some hundred certificates would cost more than a handshake does.
@@ -264,7 +328,7 @@ def _shared_store(certificates: tuple[x509.Certificate, ...]) -> SSL.Context:
         if shared is certificates:
             return context
     context = SSL.Context(SSL.TLS_METHOD)
-    _add_to(context, certificates)
+    _add_to(context, certificates, "ca")
     del _shared_stores[: 1 - _MOST_SHARED_STORES]
     _shared_stores.append((certificates, context))
     return context

@@ -43,7 +43,7 @@ def parse_destination(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-@click.command()
+@click.command(short_help="Connect to a TLS server, and tell what was negotiated.")
 @click.argument("destination", metavar="HOST[:PORT]", type=parse_destination)
 @credential_options
 @click.option("--servername", metavar="NAME", help="The name to send and to verify; by default HOST.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
@@ -12,6 +13,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # The library reads these files, and tells what is wrong with them.
 FILE: Final = click.Path(path_type=Path)
+# How the library's errors call what these options are for: "ca=", "ca=[...]".
+_ARGUMENT: Final = re.compile(r"\b(ca|cert|key|passphrase)=(?:\[\.\.\.\])?(?![\w[])")
 
 
 def credential_options(command: Command) -> Command:
@@ -47,3 +50,10 @@ def context_options(
         raise click.UsageError("--passphrase-file is for --key")
     passphrase = None if passphrase_file is None else passphrase_file.readline().rstrip(b"\r\n")
     return {"cert": cert, "key": key, "passphrase": passphrase, "ca": ca}
+
+
+def in_options(text: str) -> str:
+    """Return an error's text with the names of these options in place of the library's arguments."""
+    return _ARGUMENT.sub(
+        lambda match: "--passphrase-file" if match[1] == "passphrase" else f"--{match[1]}", text
+    )

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 
 from .. import Certificate, CertificateError, ConnectionInfo, ConnectionLost
+from .credential_options import in_options
 from .terminal import Row
 
 
@@ -49,7 +50,7 @@ def problem_rows(error: CertificateError) -> Iterator[Row]:
         whose = "" if problem.certificate is None else f": {_subject(problem.certificate)}"
         yield "problem", f"{problem.reason} [{problem.code}], depth {problem.depth}{whose}"
     if error.hint:
-        yield "hint", error.hint
+        yield "hint", in_options(error.hint)
 
 
 def error_rows(error: BaseException) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from .. import (
     FeatureUnavailable,
     TLSError,
 )
+from .credential_options import in_options
 from .description import error_rows
 from .terminal import print_line, print_rows, terminal
 
@@ -91,7 +92,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _tell(error: BaseException) -> None:
     console = terminal(stderr=True)
-    text = str(error)
+    text = in_options(str(error)) if isinstance(error, ConfigurationError) else str(error)
     if isinstance(error, OSError) and not isinstance(error, TLSError):
         # Without the number.
         text = error.strerror or text

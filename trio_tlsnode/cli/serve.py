@@ -51,7 +51,7 @@ class Service:
     grace: float
 
 
-@click.command()
+@click.command(short_help="Serve TLS: an echo, or a page for HTTP clients.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The name or address to listen on.")
 @click.option(
     "--port",
@@ -94,7 +94,7 @@ def serve(
     """Serve TLS: echo what clients send, or answer HTTP requests with a page.
 
     Without --cert, a throw-away authority issues a certificate for localhost, 127.0.0.1 and ::1.  Both are
-    kept in a folder for the next time.
+    kept in a folder for the next time.  Unless --ca says otherwise, clients of that authority are trusted.
 
     Each connection is one line, and so is each failure.  Ctrl-C and SIGTERM end the server: it accepts no
     more, and open connections may come to their end.  The second time ends it at once.

@@ -64,8 +64,12 @@ def print_rows(console: Console, rows: Iterable[Row]) -> None:
     """
     indent = _LABEL_WIDTH + 4
     for label, value in rows:
+        # What is longer than a line, such as a fingerprint, stays in one piece: it is there to be copied.
         lines = textwrap.wrap(
-            printable(value), max(console.width - indent, _MIN_WIDTH), break_on_hyphens=False
+            printable(value),
+            max(console.width - indent, _MIN_WIDTH),
+            break_on_hyphens=False,
+            break_long_words=False,
         )
         text = f"\n{' ' * indent}".join(lines)
         console.print(Text.assemble((f"  {label:{_LABEL_WIDTH}}  ", "dim"), text), soft_wrap=True)
