@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runner
+from benchmarks import contexts, runner
 from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.credentials import write_credentials
@@ -130,3 +130,8 @@ def test_after_a_hello_retry_request_the_second_hello_counts(credentials: Path) 
                 side.do_handshake()
         from_server += to_client.read()
     assert negotiated(from_server).group == "P-256"
+
+
+def test_the_cost_of_contexts_is_measured_for_each_contender() -> None:
+    for setup, make in contexts.CONTENDERS.values():
+        assert len(contexts.measure(setup, make)) > 1
