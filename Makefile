@@ -47,7 +47,7 @@ bench: $(VENV)/.extra-benchmarks  ## Run the benchmarks; ARGS are the runner's
 	$(python) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.extra-docs  ## Build the documentation into docs/_build/html
-	$(python) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 $(environment):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

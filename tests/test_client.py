@@ -963,3 +963,32 @@ async def test_async_for_ends_with_the_peer_s_goodbye(nursery: trio.Nursery) -> 
     await client.send_eof()
     assert b"".join([data async for data in client]) == b"some data"
     await client.aclose()
+
+
+@pytest.mark.parametrize("transport", [None, "socket"])
+async def test_what_is_no_stream_is_refused(transport: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a trio.abc.Stream") as caught:
+        await wrap_client(transport, context=CLIENT)
+    assert caught.value.option == "transport"
+
+
+@pytest.mark.feature("A1")
+@pytest.mark.parametrize(
+    ("spelt", "meant"),
+    [("rejectUnauthorized", "reject_unauthorized"), ("ALPNProtocols", "alpn_protocols"), ("hostt", None)],
+)
+async def test_an_unknown_option_is_refused_with_the_one_that_was_meant(
+    spelt: str, meant: str | None
+) -> None:
+    options: dict[str, Any] = {spelt: False}
+    with pytest.raises(TypeError, match=f"did you mean {meant}" if meant else "no option hostt"):
+        await tls.connect("127.0.0.1", 1, **options)
+
+
+@pytest.mark.feature("A1")
+@pytest.mark.parametrize(
+    "options", [{"alpn_protocols": [""]}, {"handshake_timeout": -1}, {"server_name": "::1"}]
+)
+async def test_an_option_is_refused_before_anything_is_connected(options: dict[str, Any]) -> None:
+    with pytest.raises(tls.ConfigurationError):
+        await tls.connect("127.0.0.1", 1, **options)

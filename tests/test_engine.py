@@ -512,7 +512,6 @@ def test_a_server_stops_at_the_hello_and_lets_its_user_choose() -> None:
     assert server.server_name == "other.example"
     other = server_context(name="other.example")
     server.choose(other, alpn_protocol="http/1.1", request_cert=True, reject_unauthorized=False)
-    assert not server.undecided
     assert server.context is other
     shake_hands(client, server)
     assert client.info is not None
@@ -843,3 +842,90 @@ def test_the_name_is_sent_if_it_is_one(options: Any, sent: str | None) -> None:
     hello = server.read_client_hello()
     assert not isinstance(hello, Want)
     assert hello.server_name == server.server_name == sent
+
+
+# What OpenSSL leaves to us
+
+
+@pytest.mark.feature("A5")
+@pytest.mark.parametrize("suite", ["ADH-AES256-GCM-SHA384", "AECDH-AES256-SHA"])
+def test_a_server_that_shows_no_certificate_is_refused_though_the_suite_asks_for_none(suite: str) -> None:
+    anonymous = {"ciphers": f"{suite}:@SECLEVEL=0"}
+    server = Engine(server_context("TLSv1.2", dhparam="auto", **anonymous), server_side=True)
+    client = Engine(client_context("TLSv1.2", **anonymous), host="localhost")
+    with pytest.raises(tls.CertificateError, match="no certificate"):
+        shake_hands(client, server)
+    server.feed(client.drain())
+    assert server.read() == b""
+    with pytest.raises(tls.CertificateError, match="no certificate"):
+        client.do_handshake()
+
+
+def test_a_server_that_shows_no_certificate_may_be_tolerated() -> None:
+    anonymous = {"ciphers": "AECDH-AES256-SHA:@SECLEVEL=0"}
+    server = Engine(server_context("TLSv1.2", **anonymous), server_side=True)
+    client = Engine(client_context("TLSv1.2", **anonymous), host="localhost", reject_unauthorized=False)
+    shake_hands(client, server)
+    assert client.info is not None
+    assert not client.info.authorized
+    assert client.info.authorization_error is not None
+
+
+@pytest.mark.feature("A6")
+def test_an_async_check_of_the_identity_refuses() -> None:
+    async def check(_host: str, _certificate: tls.Certificate | None) -> None:
+        pass
+
+    client, server = engines(check_server_identity=check)
+    with pytest.raises(tls.IdentityError, match="async") as caught:
+        shake_hands(client, server)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+@each_version
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_a_goodbye_in_the_handshake_is_a_hang_up(version: str, role: str) -> None:
+    client, server = engines(version)
+    client.do_handshake()
+    engine = client
+    if role == "server":
+        server.feed(client.drain())
+        server.do_handshake()
+        engine = server
+    engine.feed(bytes.fromhex("15030300020100"))
+    for _ in range(2):
+        with pytest.raises(tls.ConnectionLost, match="before") as caught:
+            engine.do_handshake()
+        assert caught.value.code == "ECONNRESET"
+
+
+def test_a_goodbye_confirms_too() -> None:
+    client, server = connected("TLSv1.2")
+    assert client.confirm() is Want.READ
+    server.shutdown()
+    client.feed(server.drain())
+    assert client.confirm() is True
+
+
+@pytest.mark.parametrize("option", ["host", "server_name"])
+@pytest.mark.parametrize(
+    "name", [".", "a" * 256, "a\0.example", "a b.example", "a\n.example"], ids=["dot", "long", *"0 n"]
+)
+def test_a_name_that_cannot_be_sent_is_refused(option: str, name: str) -> None:
+    options: dict[str, Any] = {option: name}
+    with pytest.raises(tls.ConfigurationError, match="no host name") as caught:
+        Engine(client_context(), **options)
+    assert caught.value.option == option
+
+
+def test_an_engine_that_was_released_keeps_nothing_of_what_its_peer_sent() -> None:
+    client, _ = engines()
+    client.do_handshake()
+    server = Engine(server_context(), server_side=True, alpn_protocols=["h2"])
+    server.feed(client.drain() + bytes(100_000))
+    server.read_client_hello()
+    server.feed(bytes(100_000))
+    server.release()
+    assert server._reader is not None
+    assert not server._reader.received
+    assert not server.early

@@ -9,12 +9,14 @@ from engine_pairs import client, server, shake_hands
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_tlsnode import ConnectionInfo, Engine, ProtocolError
 from trio_tlsnode.dh import DHGroup
+from trio_tlsnode.engine import Want
 from trio_tlsnode.server_flight import ephemeral_dh_bits
 
 pytestmark = pytest.mark.feature("A9")
 
-HANDSHAKE, ALERT = 22, 21
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE = 20, 21, 22
 SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE = 2, 11, 12
 DHE_RSA_AES128_GCM, ECDHE_RSA_AES128_GCM, NO_SUITE = 0x009E, 0xC02F, 0xFEFE
 
@@ -37,6 +39,8 @@ def key_exchange(prime: bytes) -> bytes:
 
 
 PRIME = b"\xff" * 128
+# user_canceled, which OpenSSL passes over
+WARNING = record(b"\1\x5a", ALERT)
 MESSAGES = server_hello(DHE_RSA_AES128_GCM) + message(CERTIFICATE, bytes(50)) + key_exchange(PRIME)
 
 
@@ -99,7 +103,46 @@ def test_message_of_another_key_exchange_is_not_misread(suite: int) -> None:
 
 def test_what_follows_another_kind_of_record_is_encrypted() -> None:
     hello = record(server_hello(DHE_RSA_AES128_GCM))
-    assert ephemeral_dh_bits(hello + record(b"\2\x28", ALERT) + record(key_exchange(PRIME))) is None
+    changed = record(b"\1", CHANGE_CIPHER_SPEC)
+    assert ephemeral_dh_bits(hello + changed + record(key_exchange(PRIME))) is None
+
+
+def test_alert_hides_nothing() -> None:
+    flight = record(server_hello(DHE_RSA_AES128_GCM)) + WARNING + record(key_exchange(PRIME))
+    assert ephemeral_dh_bits(flight) == 1024
+
+
+def shown(flight: list[bytes]) -> ConnectionInfo | Want:
+    """Return what a client makes of pieces of a server's first flight; its group has 3072 bits."""
+    visitor = Engine(
+        client(max_version="TLSv1.2", ciphers="DHE-RSA-AES128-GCM-SHA256"), host="localhost", min_dh_size=3073
+    )
+    visitor.do_handshake()
+    answering = Engine(server("RSA", ciphers="ALL", dhparam=DHGroup.ffdhe(3072).pem()), server_side=True)
+    answering.feed(visitor.drain())
+    answering.do_handshake()
+    first = answering.drain()
+    at = 5 + int.from_bytes(first[3:5])
+    for piece in (first[:at], *flight, first[at:]):
+        visitor.feed(piece)
+        visitor.do_handshake()
+    answering.feed(visitor.drain())
+    answering.do_handshake()
+    visitor.feed(answering.drain())
+    return visitor.do_handshake()
+
+
+def test_group_that_is_too_small_is_refused_behind_a_warning_too() -> None:
+    with pytest.raises(ProtocolError, match="3072 bits") as caught:
+        shown([WARNING])
+    assert caught.value.code == "ERR_TLS_DH_PARAM_SIZE"
+
+
+def test_group_that_is_not_seen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_tlsnode._openssl.connection._LONGEST_FLIGHT", 50)
+    with pytest.raises(ProtocolError, match="unknown") as caught:
+        shown([])
+    assert caught.value.code == "ERR_TLS_DH_PARAM_SIZE"
 
 
 @pytest.mark.parametrize(

@@ -506,6 +506,37 @@ async def test_a_second_task_in_the_same_direction_is_a_mistake_of_the_program(
         await server.send_all(b"answer")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how full a socket is")
+async def test_waiting_for_room_and_answering_the_peer_do_not_get_in_each_others_way(
+    autojump_clock: MockClock, version: str
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    one, other = trio.socket.socketpair()
+    client, server = await tls_pair((trio.SocketStream(one), trio.SocketStream(other)), version=version)
+    clog(client)
+    sent = client.statistics().plaintext_sent
+    # As if the peer had asked for something: an answer that waits for room, and for whoever sends it.
+    client._engine.encrypt(b"the answer", 0, 10)
+    assert not client._flush_nowait()
+    async with client, server, trio.open_nursery() as nursery:
+        for first, second in (
+            (client.receive_some, client.wait_send_all_might_not_block),
+            (client.wait_send_all_might_not_block, client.receive_some),
+        ):
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(first)
+                await wait_all_tasks_blocked()
+                waiting.start_soon(second)
+                await wait_all_tasks_blocked()
+                waiting.cancel_scope.cancel()
+        nursery.start_soon(client.wait_send_all_might_not_block)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(client.receive_some)
+        with trio.fail_after(60):
+            assert (await receive_exactly(server, sent + 10)).endswith(b"the answer")
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.feature("A3")
 async def test_tls_runs_inside_tls(version: str) -> None:
     transports = await tcp_pair()

@@ -125,6 +125,21 @@ async def unknown_authority() -> Failure:
     )
 
 
+async def expired() -> Failure:
+    authority = default_authority()
+    client, server = await tls_pair(
+        handshake=False, server_context=tls.SecureContext(**authority.expired("localhost").options)
+    )
+    return Failure(
+        client,
+        server,
+        tls.CertificateError,
+        "CERT_HAS_EXPIRED",
+        "handshake",
+        tls.Alert.certificate_expired,
+    )
+
+
 async def no_common_protocol() -> Failure:
     client, server = await tls_pair(
         handshake=False, client_options={"alpn_protocols": ["h2"]}, server_options={"alpn_protocols": ["h3"]}
@@ -185,6 +200,7 @@ FAILURES = [
     wrong_name,
     refused_by_a_callback,
     unknown_authority,
+    expired,
     no_common_protocol,
     no_common_version,
     failing_callback,
@@ -794,7 +810,7 @@ async def test_what_failed_stays_failed_though_its_task_was_cancelled_over_the_a
 async def test_a_changed_byte_is_noticed_or_does_not_matter_and_nobody_hangs(
     autojump_clock: MockClock, version: str, garbled: str, part: int
 ) -> None:
-    """Every 8th byte here; the engine's tests try any."""
+    """Every 37th byte here; the tests of the engine try any."""
     position = part * 37
     while True:
         transports: Any = memory_stream_pair()

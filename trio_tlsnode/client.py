@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import os
@@ -15,7 +16,13 @@ from .alpn import ALPNProtocols
 from .context import ContextOptions, SecureContext, shared_context
 from .engine import Engine, IdentityCheck
 from .errors import ConfigurationError, ConfigurationTypeError, ConnectError
-from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
+from .stream import (
+    DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_HANDSHAKE_TIMEOUT,
+    TLSStream,
+    check_seconds,
+    check_transport,
+)
 
 
 class ClientOptions(ContextOptions, total=False):
@@ -134,6 +141,7 @@ async def wrap_client(
 
     Cancelling closes `stream`.
     """
+    check_transport(stream)
     try:
         over = _prepared(context, host, options)
     except BaseException:
@@ -175,7 +183,7 @@ async def _handshake(transport: trio.abc.Stream, over: _Over) -> TLSStream:
 def _split(context: SecureContext | None, options: ClientOptions) -> tuple[SecureContext, dict[str, Any]]:
     """Return the context and the options that are not the context's."""
     if unknown := options.keys() - _OPTIONS:
-        raise TypeError(f"a client has no option {', '.join(sorted(unknown))}")
+        raise TypeError(f"a client has no option {', '.join(map(_with_suggestion, sorted(unknown)))}")
     for_context = {name: value for name, value in options.items() if name in _CONTEXT_OPTIONS}
     if context is None:
         context = shared_context(cast("ContextOptions", for_context))
@@ -185,6 +193,13 @@ def _split(context: SecureContext | None, options: ClientOptions) -> tuple[Secur
             option=next(iter(for_context)),
         )
     return context, {name: value for name, value in options.items() if name not in for_context}
+
+
+def _with_suggestion(unknown: str) -> str:
+    """Return an unknown option with the one that was meant: often Node's spelling, rejectUnauthorized."""
+    known = {option.replace("_", ""): option for option in _OPTIONS}
+    similar = difflib.get_close_matches(unknown.lower().replace("_", ""), known, n=1)
+    return f"{unknown} (did you mean {known[similar[0]]}?)" if similar else unknown
 
 
 def _check_host(host: str) -> None:

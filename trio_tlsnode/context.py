@@ -358,7 +358,7 @@ class SecureContext:
         object.__setattr__(self, "_settings", settings)
         object.__setattr__(self, "_ssl_ctxs", {})
         # What OpenSSL refuses is refused here and now.
-        server_side = self.has_identity
+        server_side = self.has_identity or settings.dhparam is not None
         ctx = self.ssl_ctx(server_side=server_side, verify_mode=VERIFY_NONE if server_side else VERIFY_PEER)
         settings.check_start(ctx, server_side=server_side)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from ._openssl.buffers import PLAINTEXT_SIZE, buffers
-from ._openssl.connection import Connection
+from ._openssl.connection import Connection, Negotiated
 from ._openssl.library import pointer_to
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED
 from ._openssl.verification import PeerVerification, certificate_error, resumed_problem
@@ -52,6 +52,8 @@ refuse."""
 _DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).
 DEFAULT_MIN_DH_SIZE: Final = 1024
+# OpenSSL's TLSEXT_MAXLEN_host_name.
+_MAX_SNI: Final = 255
 # Enough to tell what a peer speaks that does not speak TLS.
 _FIRST_BYTES: Final = 64
 # Fewer bytes of something that is not TLS do not tell an HTTP request from garbage.
@@ -339,6 +341,14 @@ class Engine(Connection):
         self._error = error
         raise error.again()
 
+    def release(self) -> None:
+        """Free the ``SSL`` now, and what was read for it.  May be called again."""
+        super().release()
+        # Who keeps an error keeps this object, and the peer chose how much this is.
+        self.early, self.flight, self._malformed = bytearray(), None, None
+        if self._reader is not None:
+            self._reader.received.clear()
+
     # The handshake
 
     def do_handshake(self) -> ConnectionInfo | Want:
@@ -374,7 +384,7 @@ class Engine(Connection):
             self._check_dh_size(bytes(self.flight))
         if done:
             return self._finish()
-        if self.eof:
+        if self.eof or self.peer_closed:
             raise ConnectionLost(_ENDED_EARLY[self.server_side])
         return Want.READ
 
@@ -416,6 +426,16 @@ class Engine(Connection):
         error = self._verdict(peer, resumed_result) if asked else None
         # OpenSSL keeps what it had built of a chain that it did not trust in the end.
         trusted = error is None or isinstance(error, IdentityError)
+        if error is not None and self._reject_unauthorized:
+            # OpenSSL has no objection where the cipher suite is anonymous.
+            self._give_up(error)
+        if self.flight is not None and self._hides_dh_size(negotiated):
+            self._give_up(
+                ProtocolError(
+                    "the server's Diffie-Hellman group is unknown: more came before it than is kept",
+                    code="ERR_TLS_DH_PARAM_SIZE",
+                )
+            )
         self.info = ConnectionInfo(
             protocol=negotiated.protocol,
             cipher=negotiated.cipher,
@@ -431,6 +451,20 @@ class Engine(Connection):
         )
         self.verification = self.flight = None
         return self.info
+
+    def _hides_dh_size(self, negotiated: Negotiated) -> bool:
+        """Whether a server has chosen a group, and said so behind so much that it was not seen."""
+        return (
+            negotiated.cipher.standard_name.startswith("TLS_DHE_")
+            and not negotiated.session_reused
+            and ephemeral_dh_bits(bytes(self.flight or b"")) is None
+        )
+
+    def _give_up(self, error: ConnectionFailed) -> NoReturn:
+        """Refuse a peer when OpenSSL has accepted it: the only alert that there is then is a goodbye."""
+        self.send_close_notify()
+        self._error = error
+        raise error.again()
 
     def _verdict(self, peer: Certificate | None, resumed_result: int) -> CertificateError | None:
         """Return why the peer is not to be trusted, or None."""
@@ -553,11 +587,25 @@ def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
     if server_name == "" or _is_ip_address(identity):
         return None, identity
     try:
-        return to_ascii(identity.removesuffix(".")), identity
+        return _sni(identity), identity
     except ValueError as error:
         raise ConfigurationError(
             f"{identity!r} is no host name: {error}", option="server_name" if server_name else "host"
         ) from error
+
+
+def _sni(name: str) -> str:
+    """Return a host name as it is sent.
+
+    Raises:
+        ValueError: it cannot be sent: OpenSSL would cut it off, or leave it out.
+    """
+    sent = to_ascii(name.removesuffix("."))
+    if not 1 <= len(sent) <= _MAX_SNI:
+        raise ValueError(f"it must have 1 to {_MAX_SNI} characters")
+    if not sent.isprintable() or " " in sent:
+        raise ValueError("it has a space or a control character")
+    return sent
 
 
 def _dh_size(value: int) -> int:

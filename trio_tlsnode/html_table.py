@@ -6,6 +6,10 @@ import enum
 import html
 from collections.abc import Mapping
 
+# Notebooks align cells to the right.  A name stays in one piece; a fingerprint may be broken anywhere.
+_NAME = "text-align: left; vertical-align: top; white-space: nowrap"
+_FACT = "text-align: left; vertical-align: top; overflow-wrap: anywhere"
+
 
 def html_table(title: str, facts: Mapping[str, object]) -> str:
     """Return facts as an HTML table.  What is None or empty is left out.
@@ -18,7 +22,7 @@ def html_table(title: str, facts: Mapping[str, object]) -> str:
         facts: The facts by name; the parts of a tuple stand one below the other.
     """
     rows = [
-        f'<tr><th style="text-align: left">{html.escape(name)}</th><td>{_cell(fact)}</td></tr>'
+        f'<tr><th style="{_NAME}">{html.escape(name)}</th><td style="{_FACT}">{_cell(fact)}</td></tr>'
         for name, fact in facts.items()
         if fact is not None and fact not in ("", ())
     ]
@@ -26,7 +30,7 @@ def html_table(title: str, facts: Mapping[str, object]) -> str:
 
 
 def _cell(fact: object) -> str:
-    if isinstance(fact, tuple):
+    if type(fact) is tuple:  # and not a named tuple, which knows how it is written
         return "<br>".join([_text(part) for part in fact])
     form = getattr(fact, "_repr_html_", None)
     return _text(fact) if form is None else form()

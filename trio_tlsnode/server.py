@@ -274,7 +274,7 @@ class TLSServer:
         """Use a context for the names that match a pattern; of those that match, the latest is taken.
 
         Args:
-            pattern: A name; ``*`` matches within one label ("*.example.com").
+            pattern: A name; ``*`` matches within one label (``"*.example.com"``).
             context: The context for it.
 
         Raises:

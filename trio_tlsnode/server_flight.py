@@ -6,6 +6,7 @@ from typing import Final
 
 from .iana import CIPHER_SUITES
 
+_ALERT_RECORD: Final = 21
 _HANDSHAKE_RECORD: Final = 22
 _SERVER_HELLO: Final = 2
 _SERVER_KEY_EXCHANGE: Final = 12
@@ -43,9 +44,11 @@ def _handshake_bytes(flight: bytes) -> bytes:
     """Return the handshake messages of the leading records that are in the clear."""
     found = []
     at = 0
-    while flight[at : at + 1] == bytes((_HANDSHAKE_RECORD,)):
+    # OpenSSL passes over warnings wherever they stand.
+    while at < len(flight) and flight[at] in (_HANDSHAKE_RECORD, _ALERT_RECORD):
         end = at + 5 + int.from_bytes(flight[at + 3 : at + 5])
-        found.append(flight[at + 5 : end])
+        if flight[at] == _HANDSHAKE_RECORD:
+            found.append(flight[at + 5 : end])
         at = end
     return b"".join(found)
 

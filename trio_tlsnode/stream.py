@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from ._links import link_for
-from ._openssl.buffers import PLAINTEXT_SIZE
-from .context import SecureContext
+from ._openssl.buffers import OUTGOING_SIZE, PLAINTEXT_SIZE
+from .context import SecureContext, check_flag
 from .engine import DEFAULT_MIN_DH_SIZE, Engine, IdentityCheck, Want
 from .errors import (
     CertificateError,
@@ -52,6 +52,9 @@ T = TypeVar("T")
 _WANT_READ: Final = Want.READ
 DEFAULT_HANDSHAKE_TIMEOUT: Final = 120.0
 DEFAULT_CLOSE_TIMEOUT: Final = 5.0
+# One send's ciphertext, and as much of answers to the peer: beyond it, a peer that does not read is not read
+# from either.
+_MOST_UNSENT: Final = 2 * OUTGOING_SIZE
 
 
 class _Exclusive:
@@ -203,15 +206,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
         close_timeout: float,
         confirm: bool,
     ) -> None:
-        if not isinstance(transport, trio.abc.Stream):
-            raise ConfigurationTypeError(
-                f"the transport must be a trio.abc.Stream. Received {transport!r}", option="transport"
-            )
-        self.transport_stream = transport
+        self.transport_stream = check_transport(transport)
         self.nursery: trio.Nursery | None = None
         self._engine = engine
         self._policy = policy
-        self._confirm = confirm and policy is None
+        self._confirm = check_flag("confirm", confirm) and policy is None
         if self._confirm:
             engine.watch_tickets()
         self._link = link_for(transport)
@@ -231,6 +230,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._send_failure: ConnectionFailed | None = None
         self._receiving = _Exclusive("receiving on")
         self._sending = _Exclusive("sending on")
+        # Whether a task is in the middle of some data.
+        self._sending_data = False
         self._closed = False
 
     # What is known of the connection
@@ -447,6 +448,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             engine = self._engine
             sent_before = engine.plaintext_sent
             done = 0
+            self._sending_data = True
             try:
                 while done < length:
                     done = await self._drive(partial(engine.encrypt, data, done, length), flush=True)
@@ -454,6 +456,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 if engine.plaintext_sent > sent_before:
                     self._lose_way_out(_interrupted())
                 raise
+            finally:
+                self._sending_data = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport may take more data at once.
@@ -466,11 +470,20 @@ class TLSStream(trio.abc.HalfCloseableStream):
         with self._sending:
             if not self._secure:
                 await self.do_handshake()
-            self._check_can_send()
-            try:
-                await self.transport_stream.wait_send_all_might_not_block()
-            except trio.BrokenResourceError as error:
-                raise self._fail_sending(ConnectionLost("the transport broke")) from error
+            while True:
+                self._check_can_send()
+                if self._sending_out.taken:
+                    await self._sending_out.over()
+                    continue
+                with self._sending_out:
+                    try:
+                        await self.transport_stream.wait_send_all_might_not_block()
+                    except trio.BrokenResourceError as error:
+                        raise self._fail_sending(ConnectionLost("the transport broke")) from error
+                if not self._unsent:
+                    return
+                # A task that receives has left an answer to the peer to us.
+                await self._flush()
 
     @trio.lowlevel.enable_ki_protection
     async def send_eof(self) -> None:
@@ -481,7 +494,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.BusyResourceError: another task is sending on this stream.
             trio.ClosedResourceError: this stream was closed.
 
-        Cancelling leaves it open whether the peer gets the goodbye; the sending side is over in any case.
+        Cancelling before anything was said costs nothing.  Afterwards it is open whether the peer gets the
+        goodbye, and the sending side is over.
         """
         with self._sending:
             if not self._secure:
@@ -514,7 +528,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             and self._engine.info is not None
             and self._failure is None
             and self._send_failure is None
-            and not self._sending.taken
+            and not self._sending_data
         )
         self._closed = True
         graceful = False
@@ -577,15 +591,21 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 await self._send_last_words(error)
                 raise self.fail(error)
             if outcome is _WANT_READ:
-                # Who is sending sends this too, and what cannot be sent any more does not end the receiving.
-                flushed = self._flush_nowait(hold=True) or self._sending_out.taken
-                if not flushed and self._link.resumable:
-                    await self._fill_and_flush()
-                    waited = True
+                try:
+                    flushed = self._flush_nowait(hold=True)
+                    much = len(self._unsent) > _MOST_UNSENT
+                    # Who is sending sends this too.
+                    if not flushed and (much or not (self._link.resumable or self._sending_out.taken)):
+                        await self._flush(hold=True)
+                        flushed = waited = True
+                except ConnectionLost:
+                    if not self._secure:
+                        raise
+                    # What cannot be sent any more does not end the receiving.
                     continue
-                if not flushed:
-                    await self._flush(hold=True)
-                if fills == self._fills:
+                if not flushed and not self._sending_out.taken:
+                    await self._fill_and_flush()
+                elif fills == self._fills:
                     await self._fill()
                 waited = True
                 continue
@@ -619,6 +639,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             except (ConnectionFailed, trio.ClosedResourceError) as error:
                 # Raised inside the nursery, it would come out as a group.
                 failure = error
+            # What was read is in the thread's buffer, and the nursery waits.
+            self._engine.settle()
             nursery.cancel_scope.cancel()
         if failure is not None:
             try:
@@ -706,6 +728,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:
         """Take it that the transport takes no more; return why, if the peer has said why."""
+        self._check_usable()
         self._lose_way_out(lost)
         look = self._engine.do_handshake if self._engine.info is None else self._engine.peek
         try:
@@ -768,6 +791,19 @@ def _interrupted() -> ConnectionLost:
 
 def _discard(_source: Any, _length: int) -> None:
     """Take ciphertext and forget it."""
+
+
+def check_transport(transport: trio.abc.Stream) -> trio.abc.Stream:
+    """Return a transport.
+
+    Raises:
+        ConfigurationTypeError: it is no stream of Trio's.
+    """
+    if isinstance(transport, trio.abc.Stream):
+        return transport
+    raise ConfigurationTypeError(
+        f"the transport must be a trio.abc.Stream. Received {transport!r}", option="transport"
+    )
 
 
 def check_seconds(option: str, value: float) -> float:

@@ -1,8 +1,7 @@
 """Connection: one ``SSL`` between two memory BIOs, and the verbs that move its bytes.
 
 Each verb returns a value, or None for "feed me ciphertext first", and raises one TLSError.  The verbs of the
-data
-phase call the library directly and hold no Python objects of their own: they are what every byte passes
+data phase call the library directly and hold no Python objects of their own: they are what every byte passes
 through.
 """
 
@@ -105,7 +104,8 @@ _ciphers: dict[Any, Cipher] = {}
 
 def _cipher(pointer: Any, ssl: Any) -> Cipher:
     """Return an ``SSL_CIPHER *`` as a value; they are OpenSSL's constants, so each is made once."""
-    if not _ciphers:
+    # Not "if there are none": another thread may be at it.
+    if pointer not in _ciphers:
         for first in (0x00, 0x13, 0xC0, 0xCC):
             for second in range(256):
                 found = lib.SSL_CIPHER_find(ssl, bytes((first, second)))
@@ -275,8 +275,7 @@ class Connection:
             self._replace_rbio(bio)
             self._borrowed = source
         else:
-            if self._borrowed is not None:
-                self._settle()
+            self.settle()
             _BIO_write(self._rbio, source, length)
             if length > _SMALL:
                 self._rbio_grown = True
@@ -292,8 +291,10 @@ class Connection:
         lib.SSL_set_bio(self._ssl, self._rbio, self._wbio)
         self._wbio_grown = False
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Copy what is left of borrowed memory, which is somebody else's once a verb has returned."""
+        if self._borrowed is None:
+            return
         bio = lib.BIO_new(_MEMORY)
         copied = False
         while (count := _BIO_read(self._rbio, buffers.outgoing, OUTGOING_SIZE)) > 0:
@@ -366,8 +367,7 @@ class Connection:
                 self._keep_error()
             break
         self.plaintext_received += total
-        if self._borrowed is not None:
-            self._settle()
+        self.settle()
         if total or self.peer_closed:
             return total
         if self._error is not None:
@@ -389,10 +389,11 @@ class Connection:
             return False
         _ERR_clear_error()
         count = lib.SSL_peek(self._ssl, buffers.plaintext, 1)
-        if self._borrowed is not None:
-            self._settle()
-        if count <= 0 and _SSL_get_error(self._ssl, count) == lib.SSL_ERROR_SSL:
+        status = _SSL_get_error(self._ssl, count)
+        self.settle()
+        if status == lib.SSL_ERROR_SSL:
             raise self._keep_error().again()
+        self.peer_closed = self.peer_closed or status == _ZERO_RETURN
         return bool(count > 0)
 
     def write_from(self, source: Any, offset: int, length: int, used: int) -> tuple[int, int]:
@@ -446,7 +447,7 @@ class Connection:
         """Do what can be done of the handshake with the ciphertext that was fed.
 
         Returns:
-            Whether it is done; if not, ciphertext is needed first.
+            Whether it is done; if not, ciphertext is needed first, or the peer has said goodbye.
 
         Raises:
             ConnectionFailed: it failed; the alert for the peer is pending.
@@ -454,14 +455,15 @@ class Connection:
         if self._error is not None:
             raise self._error.again()
         result = lib.SSL_do_handshake(self._ssl)
-        if result == 1:
-            if self._borrowed is not None:
-                self._settle()
-            return True
-        if _SSL_get_error(self._ssl, result) == _WANT_READ:
+        status = _SSL_get_error(self._ssl, result)
+        if status in (_WANT_READ, _ZERO_RETURN):
             self._all_digested()
+            self.peer_closed = self.peer_closed or status == _ZERO_RETURN
             return False
-        raise self._keep_error().again()
+        self.settle()
+        if result != 1:
+            raise self._keep_error().again()
+        return True
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:  # noqa: ARG002 - a subclass's business
         """Return why a server does not go on with the name in a ClientHello of TLS 1.3, or None."""

@@ -8,6 +8,7 @@ gets the alert that fits the last problem, which is also the one that Node repor
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -161,6 +162,10 @@ class PeerVerification:
             result = self._check_identity(self._host, certificate)
         except Exception as refusal:  # noqa: BLE001 - a refusal may be any exception; it becomes the cause
             return self._refused(refusal, certificate)
+        if inspect.iscoroutine(result):
+            # What it would have said is not known.
+            result.close()
+            result = TypeError("it is called within OpenSSL and may not be async")
         return self._refused(result, certificate) if isinstance(result, Exception) else None
 
     def _refused(self, refusal: Exception, certificate: Certificate) -> IdentityError:

@@ -109,11 +109,11 @@ class Authority:
     """A certificate authority for tests.
 
     `good` and `client` issue what those accept who trust `ca`.  Each other method makes a certificate or a
-    revocation list with one fault, and names the result of verifying it: OpenSSL's X509_V_ERR_ name of the
-    first error.  A verifier that goes on after an error, as Node.js does, may report a later one.
+    revocation list with one fault, and names the result of verifying it: OpenSSL's ``X509_V_ERR_`` name of
+    the first error.  A verifier that goes on after an error, as Node.js does, may report a later one.
 
-    Names are what trustme takes: DNS names ("localhost", "*.example.com"), IP addresses ("::1"), networks and
-    e-mail addresses.  They become subject alternative names.  To give none is a ValueError.
+    Names are what trustme takes: DNS names ("localhost", ``"*.example.com"``), IP addresses ("::1"), networks
+    and e-mail addresses.  They become subject alternative names.  To give none is a ValueError.
 
     Args:
         now: The time to which "expired" and "not yet valid" refer; by default the present.  Whatever has no
