@@ -967,7 +967,7 @@ async def test_async_for_ends_with_the_peer_s_goodbye(nursery: trio.Nursery) -> 
 
 @pytest.mark.parametrize("transport", [None, "socket"])
 async def test_what_is_no_stream_is_refused(transport: Any) -> None:
-    with pytest.raises(ConfigurationError, match="must be a trio.abc.Stream") as caught:
+    with pytest.raises(ConfigurationError, match="must be a trio") as caught:
         await wrap_client(transport, context=CLIENT)
     assert caught.value.option == "transport"
 

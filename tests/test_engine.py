@@ -929,3 +929,14 @@ def test_an_engine_that_was_released_keeps_nothing_of_what_its_peer_sent() -> No
     assert server._reader is not None
     assert not server._reader.received
     assert not server.early
+
+
+def test_an_interrupt_in_the_check_of_the_identity_comes_through() -> None:
+    def check(_host: str, _certificate: tls.Certificate | None) -> None:
+        raise KeyboardInterrupt
+
+    client, server = engines(check_server_identity=check)
+    with pytest.raises(KeyboardInterrupt):
+        shake_hands(client, server)
+    with pytest.raises(tls.ProtocolError, match="certificate verify failed"):
+        client.do_handshake()

@@ -441,3 +441,10 @@ def test_min_dh_size_out_of_range_is_refused_as_in_node(value: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Engine(client(), min_dh_size=value)
     assert (caught.value.code, caught.value.option) == ("ERR_OUT_OF_RANGE", "min_dh_size")
+
+
+def test_a_group_that_is_too_small_is_refused_before_a_client_asks_for_it() -> None:
+    numbers = DHGroup.ffdhe(2048)
+    with pytest.raises(ConfigurationError, match="too small") as caught:
+        SecureContext(dhparam=numbers.pem(), ciphers="DEFAULT@SECLEVEL=3")
+    assert caught.value.option == "dhparam"

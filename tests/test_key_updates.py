@@ -33,7 +33,7 @@ def expand(secret: bytes, label: bytes, length: int) -> bytes:
 
 
 class Records:
-    """A client's records, made by hand from its first traffic secret on: OpenSSL's bindings ask for no update.
+    """A client's records, made by hand: OpenSSL's bindings cannot ask for an update.
 
     Args:
         secret: The client's application traffic secret.

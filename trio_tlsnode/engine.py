@@ -47,7 +47,7 @@ from .server_flight import ephemeral_dh_bits
 
 IdentityCheck = Callable[[str, Certificate | None], object]
 """``check_server_identity``: given the name and the certificate; raises, or returns an exception, to
-refuse."""
+refuse.  It may not be async."""
 
 _DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).

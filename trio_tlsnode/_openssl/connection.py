@@ -49,8 +49,13 @@ _connections: weakref.WeakValueDictionary[Any, Connection] = weakref.WeakValueDi
 def on_verify(ok: int, store_ctx: Any) -> int:
     """``SSL_CTX_set_verify``'s callback."""
     ssl = ffi.cast("SSL *", lib.X509_STORE_CTX_get_ex_data(store_ctx, _STORE_CTX_SSL))
-    verification = _connections[ssl].verification
-    return int(verification is not None and verification.on_verify(ok, store_ctx))
+    connection = _connections[ssl]
+    verification = connection.verification
+    try:
+        return int(verification is not None and verification.on_verify(ok, store_ctx))
+    except BaseException as interruption:  # noqa: BLE001 - cffi would print it, and forget it
+        connection._interruption = interruption  # noqa: SLF001 - its own
+        return 0
 
 
 # 2 is SSL_TLSEXT_ERR_ALERT_FATAL: 0, cffi's default after an exception, would mean agreement.
@@ -155,6 +160,7 @@ class Connection:
         "_borrowed",
         "_digested",
         "_error",
+        "_interruption",
         "_rbio",
         "_rbio_grown",
         "_ssl",
@@ -186,6 +192,8 @@ class Connection:
         # Whether OpenSSL has seen all that was fed, so that asking it again is of no use.
         self._digested = True
         self._error: ConnectionFailed | None = None
+        # What went through the verify callback that is no refusal: a KeyboardInterrupt, or a defect.
+        self._interruption: BaseException | None = None
         self.verification: PeerVerification | None = None
         self.alpn_choice: bytes | None = None
         self.refusal: ConnectionFailed | None = None
@@ -461,9 +469,16 @@ class Connection:
             self.peer_closed = self.peer_closed or status == _ZERO_RETURN
             return False
         self.settle()
-        if result != 1:
+        if result == 1:
+            return True
+        if self._interruption is None:
+            # Not by way of a variable: its cause has a traceback, which refers to this frame.
             raise self._keep_error().again()
-        return True
+        self._keep_error()
+        try:
+            raise self._interruption
+        finally:
+            self._interruption = None
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:  # noqa: ARG002 - a subclass's business
         """Return why a server does not go on with the name in a ClientHello of TLS 1.3, or None."""
