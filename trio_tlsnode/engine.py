@@ -206,13 +206,16 @@ class Engine(Connection):
         return held + self.collect()
 
     def collect(self, *, hold: bool = False) -> memoryview:
-        """Return pending ciphertext in the thread's outgoing buffer, valid until the next step in this
-        thread.
+        """Return pending ciphertext in the thread's outgoing buffer, valid until this thread's next step.
 
         Args:
             hold: Leave alone what can wait for other output to go with.
         """
-        used = len(self._held) if hold and not self._used else self._begin_output()
+        if self._used:
+            # Encrypting has put everything there, what was held first.
+            used, self._used = self._used, 0
+            return buffers.outgoing_view[:used]
+        used = len(self._held) if hold else self._begin_output()
         if self._ssl is not None:
             used = self.drain_into(used)
         if hold and self._held:
@@ -220,7 +223,6 @@ class Engine(Connection):
                 return buffers.outgoing_view[:0]
             buffers.outgoing_view[: len(self._held)] = self._held
             self._held = b""
-        self._used = 0
         return buffers.outgoing_view[:used]
 
     def _begin_output(self) -> int:
@@ -380,7 +382,8 @@ class Engine(Connection):
                 return Want.READ
             self._error = _not_tls(first_bytes, error).again()
             raise self._error.again() from None
-        if self.flight is not None:
+        if self.flight and self.has_output:
+            # Our half of the exchange, if there is one, waits there.
             self._check_dh_size(bytes(self.flight))
         if done:
             return self._finish()

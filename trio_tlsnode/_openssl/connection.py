@@ -318,8 +318,13 @@ class Connection:
         if self._borrowed is not None or self._rbio_grown:
             self._replace_rbio(lib.BIO_new(_MEMORY))
             self._borrowed = None
-        if self._wbio_grown and lib.BIO_get_mem_data(self._wbio, _no_data) == 0:
+        if self._wbio_grown and not self.has_output:
             self._replace_wbio()
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is ciphertext to be drained."""
+        return bool(lib.BIO_get_mem_data(self._wbio, _no_data) > 0)
 
     def drain_into(self, used: int) -> int:
         """Move pending ciphertext into the thread's outgoing buffer.
