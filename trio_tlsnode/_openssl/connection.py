@@ -32,6 +32,8 @@ _ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 # A memory BIO never shrinks: one that has held more than this is replaced once it is empty.
 _SMALL = 512
 _MEMORY = lib.BIO_s_mem()
+# What two records have at least beside their plaintext: their headers, and in TLS 1.3 a type and a tag.
+_TWO_RECORDS = 2 * (5 + 1 + 16)
 # How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
 _LONGEST_FLIGHT = 64 * 1024
 # Receives a pointer that nobody looks at.
@@ -165,6 +167,7 @@ class Connection:
         "_rbio_grown",
         "_ssl",
         "_ssl_ctx",
+        "_undigested",
         "_wbio",
         "_wbio_grown",
         "alpn_choice",
@@ -191,6 +194,8 @@ class Connection:
         self._borrowed: Any = None
         # Whether OpenSSL has seen all that was fed, so that asking it again is of no use.
         self._digested = True
+        # Ciphertext that was fed since everything was digested.
+        self._undigested = 0
         self._error: ConnectionFailed | None = None
         # What went through the verify callback that is no refusal: a KeyboardInterrupt, or a defect.
         self._interruption: BaseException | None = None
@@ -238,6 +243,7 @@ class Connection:
                 _BIO_write(self._rbio, early, len(early))
                 self._rbio_grown = True
                 self._digested = False
+                self._undigested = len(early)
             return
         lib.SSL_set_connect_state(ssl)
         if server_name is not None:
@@ -288,6 +294,7 @@ class Connection:
             if length > _SMALL:
                 self._rbio_grown = True
         self._digested = False
+        self._undigested += length
 
     def _replace_rbio(self, bio: Any) -> None:
         lib.SSL_set_bio(self._ssl, bio, self._wbio)
@@ -315,6 +322,7 @@ class Connection:
     def _all_digested(self) -> None:
         """Note that OpenSSL waits for more, and give back what the BIOs hold in vain."""
         self._digested = True
+        self._undigested = 0
         if self._borrowed is not None or self._rbio_grown:
             self._replace_rbio(lib.BIO_new(_MEMORY))
             self._borrowed = None
@@ -369,6 +377,9 @@ class Connection:
             count = _SSL_read(ssl, destination + total, size - total)
             if count > 0:
                 total += count
+                if self._undigested - total < _TWO_RECORDS:
+                    # Nothing whole is left: to be told so can wait until the caller has what it waits for.
+                    break
                 continue
             status = _SSL_get_error(ssl, count)
             if status == _WANT_READ:
