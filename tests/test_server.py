@@ -534,10 +534,10 @@ async def test_statistics_are_a_snapshot() -> None:
 @pytest.mark.feature("B23")
 async def test_repr_tells_where_and_how_many(nursery: trio.Nursery) -> None:
     server = TLSServer(echo, SERVER)
-    assert repr(server) == "<TLSServer on nowhere, 0 connections open>"
+    assert repr(server) == "<TLSServer on nowhere, open connections: 0>"
     (listener,) = await nursery.start(server.serve, 0, "127.0.0.1")
     port = listener.socket.getsockname()[1]
-    assert repr(server) == f"<TLSServer on 127.0.0.1:{port}, 0 connections open>"
+    assert repr(server) == f"<TLSServer on 127.0.0.1:{port}, open connections: 0>"
 
 
 # What is left

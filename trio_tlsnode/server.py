@@ -418,7 +418,7 @@ class TLSServer:
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self._addresses)) or "nowhere"
-        return f"<TLSServer on {where}, {len(self._connections)} connections open>"
+        return f"<TLSServer on {where}, open connections: {len(self._connections)}>"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> ConnectionFailed:
