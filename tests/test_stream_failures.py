@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import socket
+import struct
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import (
     MockClock,
     lockstep_stream_pair,
@@ -892,3 +895,31 @@ async def test_a_receive_never_reads_from_another_socket_that_got_the_same_numbe
         os.close(number)
         stranger.close()
         strangers_peer.close()
+
+
+@pytest.mark.feature("B8")
+async def test_what_an_accepted_client_has_sent_is_read_though_it_takes_no_ticket_any_more() -> None:
+    """Over a socket the ticket leaves at once; that it cannot leave does not end the handshake."""
+    authority = default_authority()
+    client = tls.Engine(
+        tls.SecureContext(ca=authority.ca, **authority.client("alice").options, min_version="TLSv1.3"),
+        host="localhost",
+    )
+    context = tls.SecureContext(ca=authority.ca, **authority.good("localhost").options)
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        transport = await trio.testing.open_stream_to_socket_listener(listener)
+        server = TLSStream(await listener.accept(), context, server_side=True, request_cert=True)
+    async with server, transport:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            while client.do_handshake() is tls.Want.READ:
+                await transport.send_all(client.drain())
+                client.feed(await transport.receive_some())
+            client.write(b"all of it")
+            # Nothing is awaited here, so the server finds the last flight and the reset together.
+            os.write(transport.socket.fileno(), client.drain())
+            transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.socket.close()
+        assert server.authorized
+        assert await server.receive_some() == b"all of it"

@@ -340,7 +340,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 try:
                     await self._handshake_in_time()
                 finally:
-                    if self._failure is None:
+                    if self._failure is None and not self._secure:
                         # Half a message sent: there is no way to go on with the handshake.
                         self._failure = self._send_failure
                     if self._closed:
@@ -383,8 +383,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await self._flush(hold=True)
             if policy is not None and policy.request_cert and self._link.resumable:
                 # The ticket is a client's first sign that its certificate was accepted; the kernel takes it
-                # without waiting.  Without such a client, it is held until it goes with something else.
-                self._flush_nowait()
+                # without waiting.  Without such a client, it is held until it goes with something else.  A
+                # client that is gone already may have sent all that it had to say.
+                with contextlib.suppress(ConnectionLost):
+                    self._flush_nowait()
             if self._confirm and engine.info is not None and engine.info.protocol == "TLSv1.3":
                 await self._drive(engine.confirm)
             self._secure = True

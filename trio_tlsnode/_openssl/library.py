@@ -24,7 +24,7 @@ try:
     from OpenSSL._util import ffi, lib
 
     # Of all that older versions lack, the first that would be missed.
-    SSL.Context.set_tls13_ciphersuites  # noqa: B018
+    SSL.Context.set_tls13_ciphersuites  # noqa: B018 - older versions lack it
 except (ImportError, AttributeError) as error:
     raise ImportError(
         "trio_tlsnode needs pyOpenSSL >= 26.4 and cryptography >= 50.  Here are "

@@ -9,7 +9,7 @@ from __future__ import annotations
 try:
     import click
     import rich  # noqa: F401 - asked for here, so that what is missing is told in one place
-    import trustme  # noqa: F401
+    import trustme  # noqa: F401 - looked for here, used by the test kit
 except ModuleNotFoundError as missing:
     raise ImportError(
         f"the command tlsnode needs {missing.name}: pip install 'trio-tlsnode[cli]'", name=missing.name
