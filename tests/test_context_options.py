@@ -533,6 +533,7 @@ WRONG: dict[str, list[Any]] = {
     "max_version": NO_TEXT,
     "secure_protocol": NO_TEXT,
     "groups": NO_TEXT,
+    "require_groups": NO_TEXT,
     "ecdh_curve": NO_TEXT,
     "sigalgs": NO_TEXT,
     "honor_cipher_order": NO_FLAG,
@@ -748,7 +749,7 @@ contents = st.one_of(st.text(max_size=50), st.binary(max_size=50))
 garbage = st.one_of(
     st.tuples(st.sampled_from(["key", "cert", "pfx", "ca", "crl", "dhparam"]), contents),
     st.tuples(
-        st.sampled_from(["ciphers", "min_version", "max_version", "secure_protocol", "groups", "sigalgs"]),
+        st.sampled_from(["ciphers", "min_version", "max_version", "secure_protocol", "groups", "require_groups", "sigalgs"]),
         st.text(max_size=20),
     ),
     st.tuples(st.just("session_id_context"), contents),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_tlsnode as tls
-from trio_tlsnode.negotiation import ContextTable
+from trio_tlsnode.context_table import ContextTable
 
 pytestmark = pytest.mark.feature("B10")
 

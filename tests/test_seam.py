@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import trio_tlsnode as tls
+from trio_tlsnode._openssl import callbacks, error_queue, library
 from trio_tlsnode._openssl import connection as connection_module
-from trio_tlsnode._openssl import error_queue, library
 from trio_tlsnode._openssl.buffers import INCOMING_SIZE, OUTGOING_SIZE, PLAINTEXT_SIZE, buffers
 from trio_tlsnode._openssl.library import lib
 from trio_tlsnode._openssl.ssl_ctx import VERIFY_NONE, SSLContext
@@ -214,7 +214,7 @@ def test_a_callback_that_does_not_know_its_connection_refuses(
     hello = server.read_client_hello()
     assert not isinstance(hello, Want)
     server.choose(server.context, alpn_protocol=hello.alpn_protocols[0] if options else None)
-    del connection_module._connections[server._ssl]
+    del callbacks.connections[server._ssl]
     with pytest.raises(tls.ProtocolError):
         server.do_handshake()
     assert server.drain()[:2] == alert.plaintext_record()[:2]
@@ -230,7 +230,7 @@ def test_a_certificate_that_nobody_can_judge_is_refused(monkeypatch: pytest.Monk
 
 def test_a_connection_is_forgotten_when_it_is_released_or_freed() -> None:
     gc.collect()
-    known = connection_module._connections
+    known = callbacks.connections
     before = len(known)
     client, server = connected()
     assert len(known) == before + 2

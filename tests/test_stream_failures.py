@@ -24,7 +24,7 @@ from trio.testing import (
 )
 
 import trio_tlsnode as tls
-from trio_tlsnode._openssl.connection import _connections
+from trio_tlsnode._openssl import callbacks
 from trio_tlsnode.stream import TLSStream
 from trio_tlsnode.testing import (
     FailingStream,
@@ -183,7 +183,7 @@ async def failing_callback() -> Failure:
         server_options={"sni_callback": raise_lookup_error},
     )
     return Failure(
-        server, client, tls.CallbackError, "ERR_TLS_CALLBACK", "handshake", tls.Alert.internal_error
+        server, client, tls.CallbackError, "ERR_TLS_CALLBACK", "handshake", tls.Alert.unrecognized_name
     )
 
 
@@ -333,13 +333,13 @@ async def test_a_closed_stream_is_freed_with_its_last_reference(
     gc.collect()
     gc.disable()
     try:
-        connections = len(_connections)
+        connections = len(callbacks.connections)
         left = await live_and_die()
         # Trio itself holds the last exception of a task until its next turn.
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         assert [ref() for ref in left] == [None] * len(left)
-        assert len(_connections) <= connections
+        assert len(callbacks.connections) <= connections
     finally:
         gc.enable()
 
@@ -348,22 +348,22 @@ async def test_a_stream_that_nobody_closes_is_freed_too() -> None:
     gc.collect()
     gc.disable()
     try:
-        connections = len(_connections)
+        connections = len(callbacks.connections)
         client, server = await tls_pair()
-        assert len(_connections) == connections + 2
+        assert len(callbacks.connections) == connections + 2
         with pytest.raises(trio.ClosedResourceError):
             await server.transport_stream.aclose()
             await server.receive_some()
         del client, server
         for _ in range(3):
             await trio.lowlevel.checkpoint()
-        assert len(_connections) == connections
+        assert len(callbacks.connections) == connections
     finally:
         gc.enable()
 
 
 async def test_an_error_that_is_kept_keeps_no_ssl_alive() -> None:
-    connections = len(_connections)
+    connections = len(callbacks.connections)
     failure = await no_common_protocol()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handshake_of_peer, failure.peer, [])
@@ -372,7 +372,7 @@ async def test_an_error_that_is_kept_keeps_no_ssl_alive() -> None:
     await trio.aclose_forcefully(failure.peer)
     assert error.stream is failure.stream
     assert failure.stream._engine._ssl is None
-    assert len(_connections) == connections
+    assert len(callbacks.connections) == connections
 
 
 # Facts
@@ -487,7 +487,10 @@ async def test_a_transport_that_is_closed_behind_our_back_is_no_failure_of_the_c
 
 @pytest.mark.parametrize(
     ("make", "code"),
-    [(no_common_protocol, tls.Alert.no_application_protocol), (failing_callback, tls.Alert.internal_error)],
+    [
+        (no_common_protocol, tls.Alert.no_application_protocol),
+        (failing_callback, tls.Alert.unrecognized_name),
+    ],
 )
 async def test_a_refusal_before_there_is_an_ssl_is_a_plaintext_alert(make: MakeFailure, code: int) -> None:
     failure = await make()

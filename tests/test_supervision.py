@@ -311,7 +311,7 @@ async def test_what_a_callback_raised_is_the_cause(nursery: trio.Nursery) -> Non
     nursery.start_soon(server.handle, transport)
     with pytest.raises(PeerAlert) as refused:
         await wrap_client(client, context=CLIENT)
-    assert refused.value.alert == Alert.internal_error
+    assert refused.value.alert == Alert.unrecognized_name
     error = await next_failure(server)
     assert isinstance(error, CallbackError)
     assert (error.callback, error.side) == ("sni_callback", "local")

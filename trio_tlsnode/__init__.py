@@ -33,10 +33,12 @@ from .errors import (
     TruncationError,
 )
 from .identity import check_server_identity
-from .info import Cipher, ConnectionInfo, StreamStatistics
+from .info import Cipher, ConnectionInfo, EphemeralKey, StreamStatistics
 from .listener import TLSListener
+from .negotiation import Choice, ServerOptions
+from .psk import PreSharedKey
 from .server import ServerStatistics, TLSServer
-from .stream import TLSStream
+from .stream import ClientStreamOptions, TLSStream
 from .supervision import TLSClientErrors
 
 __all__ = [
@@ -46,8 +48,10 @@ __all__ = [
     "Certificate",
     "CertificateError",
     "CertificateProblem",
+    "Choice",
     "Cipher",
     "ClientHello",
+    "ClientStreamOptions",
     "ConfigurationError",
     "ConfigurationTypeError",
     "ConnectError",
@@ -55,13 +59,16 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "Engine",
+    "EphemeralKey",
     "FeatureUnavailable",
     "HandshakeTimeout",
     "IdentityError",
     "NotTLS",
     "PeerAlert",
+    "PreSharedKey",
     "ProtocolError",
     "SecureContext",
+    "ServerOptions",
     "ServerStatistics",
     "StreamStatistics",
     "TLSClientErrors",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import functools
 import os
@@ -12,34 +11,17 @@ from typing import Any, Final, Unpack, cast
 
 import trio
 
-from .alpn import ALPNProtocols
 from .context import ContextOptions, SecureContext, shared_context
-from .engine import Engine, IdentityCheck
 from .errors import ConfigurationError, ConfigurationTypeError, ConnectError
-from .stream import (
-    DEFAULT_CLOSE_TIMEOUT,
-    DEFAULT_HANDSHAKE_TIMEOUT,
-    TLSStream,
-    check_seconds,
-    check_transport,
-)
+from .option_names import refuse_unknown
+from .stream import ClientStreamOptions, TLSStream, check_transport, client_parts
 
 
-class ClientOptions(ContextOptions, total=False):
-    """The options of a client: those of its context, and those of `TLSStream`, which explains each."""
-
-    server_name: str | None
-    check_server_identity: IdentityCheck
-    min_dh_size: int
-    confirm: bool
-    reject_unauthorized: bool
-    alpn_protocols: ALPNProtocols | None
-    handshake_timeout: float
-    close_timeout: float
-    https_compatible: bool
+class ClientOptions(ContextOptions, ClientStreamOptions, total=False):
+    """The options of a client: those of `SecureContext` and those of `ClientStreamOptions`."""
 
 
-_OPTIONS: Final = frozenset(ClientOptions.__annotations__)
+_OPTIONS: Final = ClientOptions.__annotations__.keys()
 _CONTEXT_OPTIONS: Final = frozenset(ContextOptions.__annotations__)
 
 
@@ -59,7 +41,7 @@ async def connect(
         port: The port, 0 to 65535.
         context: What the connection is made from.  Without it, the options of `SecureContext` may be given
             directly; equal options share one context.
-        **options: As `TLSStream` and `SecureContext` explain them.
+        **options: As `ClientStreamOptions` and `SecureContext` explain them.
 
     Returns:
         A stream whose handshake is done.  Use it in ``async with``.
@@ -156,16 +138,12 @@ _Over = Callable[[trio.abc.Stream], TLSStream]
 def _prepared(context: SecureContext | None, host: str | None, options: ClientOptions) -> _Over:
     """Return what makes the stream over a transport: options are refused before there is one."""
     context, rest = _split(context, options)
-    handshake_timeout = check_seconds(
-        "handshake_timeout", rest.pop("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT)
-    )
-    close_timeout = check_seconds("close_timeout", rest.pop("close_timeout", DEFAULT_CLOSE_TIMEOUT))
+    engine, timeouts, confirm = client_parts(context, host, rest)
     return functools.partial(
-        TLSStream._over,  # noqa: SLF001 - a second constructor
-        confirm=rest.pop("confirm", False),
-        engine=Engine(context, host=host, **rest),
-        handshake_timeout=handshake_timeout,
-        close_timeout=close_timeout,
+        TLSStream._of_client,  # noqa: SLF001 - a second constructor
+        engine=engine,
+        timeouts=timeouts,
+        confirm=confirm,
     )
 
 
@@ -182,8 +160,7 @@ async def _handshake(transport: trio.abc.Stream, over: _Over) -> TLSStream:
 
 def _split(context: SecureContext | None, options: ClientOptions) -> tuple[SecureContext, dict[str, Any]]:
     """Return the context and the options that are not the context's."""
-    if unknown := options.keys() - _OPTIONS:
-        raise TypeError(f"a client has no option {', '.join(map(_with_suggestion, sorted(unknown)))}")
+    refuse_unknown(options, _OPTIONS, of="a client")
     for_context = {name: value for name, value in options.items() if name in _CONTEXT_OPTIONS}
     if context is None:
         context = shared_context(cast("ContextOptions", for_context))
@@ -193,13 +170,6 @@ def _split(context: SecureContext | None, options: ClientOptions) -> tuple[Secur
             option=next(iter(for_context)),
         )
     return context, {name: value for name, value in options.items() if name not in for_context}
-
-
-def _with_suggestion(unknown: str) -> str:
-    """Return an unknown option with the one that was meant: often Node's spelling, rejectUnauthorized."""
-    known = {option.replace("_", ""): option for option in _OPTIONS}
-    similar = difflib.get_close_matches(unknown.lower().replace("_", ""), known, n=1)
-    return f"{unknown} (did you mean {known[similar[0]]}?)" if similar else unknown
 
 
 def _check_host(host: str) -> None:

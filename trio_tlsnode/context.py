@@ -6,16 +6,20 @@ import dataclasses
 import datetime as dt
 import functools
 import hashlib
-from typing import Any, Final, Literal, TypedDict, Unpack
+import weakref
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from . import ca_store
 from ._openssl.cipher_list import parse_ciphers
-from ._openssl.groups import check_groups
+from ._openssl.groups import check_groups, iana_name
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERSIONS, SSLContext
+from .certificates import Certificate
 from .credentials import (
     CertificateOption,
     Credentials,
@@ -33,6 +37,7 @@ from .credentials import (
 from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
+from .psk import PSKRole
 
 # How many contexts made from options given directly to connect() are kept for the next call.
 _SHARED_CONTEXTS: Final = 64
@@ -74,6 +79,13 @@ _SECURITY_LEVEL_REMEDY: Final = (
 )
 
 
+class IssuedBy(NamedTuple):
+    """A certificate of our own, and its issuer's if that is known."""
+
+    certificate: Certificate
+    issuer: Certificate | None
+
+
 class ContextOptions(TypedDict, total=False):
     """The options of a `SecureContext`, for calls that pass them on."""
 
@@ -92,6 +104,7 @@ class ContextOptions(TypedDict, total=False):
     secure_protocol: str | None
     secure_options: int | None
     groups: str | None
+    require_groups: str | None
     ecdh_curve: str | None
     sigalgs: str | None
     dhparam: DHOption
@@ -118,6 +131,7 @@ class _Settings:
     max_version: str
     secure_options: int
     groups: str
+    required_groups: tuple[str, ...]
     sigalgs: str | None
     dhparam: DHGroup | Literal["auto"] | None
     session_timeout: float
@@ -142,6 +156,7 @@ class _Settings:
         secure_protocol: str | None = None,
         secure_options: int | None = None,
         groups: str | None = None,
+        require_groups: str | None = None,
         ecdh_curve: str | None = None,
         sigalgs: str | None = None,
         dhparam: DHOption = None,
@@ -156,6 +171,7 @@ class _Settings:
         least, greatest = _with_suites(suites, *_versions(min_version, max_version, secure_protocol))
         if groups is not None and ecdh_curve is not None:
             raise ConfigurationError("groups and ecdh_curve are two names of one option", option="ecdh_curve")
+        required = _required_groups(require_groups, groups if ecdh_curve is None else ecdh_curve)
         own_trust = ca_store.parse(ca)
         curves = "groups" if ecdh_curve is None else "ecdh_curve"
         return cls(
@@ -170,9 +186,11 @@ class _Settings:
             min_version=least,
             max_version=greatest,
             secure_options=_bits("secure_options", secure_options),
-            groups=check_groups(
+            groups=":".join(required)
+            or check_groups(
                 _text(curves, ecdh_curve if groups is None else groups) or defaults.groups, option=curves
             ),
+            required_groups=required,
             sigalgs=_text("sigalgs", sigalgs),
             dhparam=load_dhparam(dhparam),
             session_timeout=_session_timeout(session_timeout),
@@ -281,6 +299,22 @@ class _Settings:
         for certified_key in self.credentials.certified_keys:
             ctx.complete_chains_with(certified_key.chain[1:])
 
+    def issuer_of(self, der: bytes) -> x509.Certificate | None:
+        """Return the certificate that issued one of ours, if it is in a chain or trusted."""
+        chain = next(
+            pair.chain
+            for pair in self.credentials.certified_keys
+            if pair.chain[0].public_bytes(Encoding.DER) == der
+        )
+        for candidate in (*chain[1:], *self.credentials.trusted, *self.trusted):
+            if candidate.subject == chain[0].issuer:
+                try:
+                    chain[0].verify_directly_issued_by(candidate)
+                except (ValueError, TypeError, InvalidSignature):
+                    continue
+                return candidate
+        return None
+
     def _session_digest(self, verify_mode: int) -> bytes:
         """Return what ties a session to the trust under which it was made: 32 bytes."""
         digest = hashlib.sha256(
@@ -327,6 +361,8 @@ class SecureContext:
         secure_options: Bits of `trio_tlsnode.options`, in addition to those that are always set.
         groups: Key-exchange groups separated by colons, most preferred first ("X25519MLKEM768:X25519"), or
             "auto" for OpenSSL's own choice; names in any case.
+        require_groups: The same list, in place of `groups`: a connection whose keys were not exchanged in one
+            of these is refused, as where an older version exchanges them by RSA.
         ecdh_curve: Node's name for `groups`.
         sigalgs: Signature algorithms separated by colons, most preferred first
             ("RSA-PSS+SHA256:ECDSA+SHA256").
@@ -346,10 +382,13 @@ class SecureContext:
         FeatureUnavailable: the linked OpenSSL lacks what was asked for.
     """
 
-    __slots__ = ("__weakref__", "_settings", "_ssl_ctxs")
+    __slots__ = ("__weakref__", "_identities", "_issued", "_settings", "_ssl_ctxs")
 
     _settings: _Settings
-    _ssl_ctxs: dict[tuple[bool, int], SSLContext]
+    _ssl_ctxs: dict[tuple[bool, int, PSKRole | None], SSLContext]
+    # This context with the credentials of others.
+    _identities: weakref.WeakKeyDictionary[SecureContext, SecureContext]
+    _issued: dict[bytes, IssuedBy]
 
     def __init__(self, **options: Unpack[ContextOptions]) -> None:
         self._adopt(_Settings.parse(**options))
@@ -357,6 +396,8 @@ class SecureContext:
     def _adopt(self, settings: _Settings) -> None:
         object.__setattr__(self, "_settings", settings)
         object.__setattr__(self, "_ssl_ctxs", {})
+        object.__setattr__(self, "_identities", weakref.WeakKeyDictionary())
+        object.__setattr__(self, "_issued", {})
         # What OpenSSL refuses is refused here and now.
         server_side = self.has_identity or settings.dhparam is not None
         ctx = self.ssl_ctx(server_side=server_side, verify_mode=VERIFY_NONE if server_side else VERIFY_PEER)
@@ -375,7 +416,61 @@ class SecureContext:
         """The moment at which certificates are to be valid; None is now."""
         return self._settings.verification_time
 
-    def ssl_ctx(self, *, server_side: bool, verify_mode: int) -> SSLContext:
+    @property
+    def certificates(self) -> tuple[bytes, ...]:
+        """The certificates that may be presented, without their chains, DER."""
+        return tuple(
+            pair.chain[0].public_bytes(Encoding.DER) for pair in self._settings.credentials.certified_keys
+        )
+
+    @property
+    def required_groups(self) -> tuple[str, ...]:
+        """The key-exchange groups one of which must be used; empty if there is no such demand."""
+        return self._settings.required_groups
+
+    @property
+    def can_use_psk(self) -> bool:
+        """Whether a pre-shared key could be used: in TLS 1.3 always, before it with suites for it."""
+        settings = self._settings
+        return settings.max_version == "TLSv1.3" or parse_ciphers(settings.ciphers).pre_shared
+
+    @property
+    def max_version(self) -> str:
+        """The newest protocol version that may be used."""
+        return self._settings.max_version
+
+    def with_credentials_of(self, other: SecureContext) -> SecureContext:
+        """Return this context with another one's keys, certificates and chains.
+
+        Args:
+            other: Whose; it must present a certificate.
+        """
+        merged = self._identities.get(other)
+        if merged is None:
+            credentials = dataclasses.replace(
+                other._settings.credentials,
+                trusted=self._settings.credentials.trusted,
+            )
+            merged = SecureContext.__new__(SecureContext)
+            merged._adopt(dataclasses.replace(self._settings, credentials=credentials))  # noqa: SLF001 - its own
+            self._identities[other] = merged
+        return merged
+
+    def issued(self, der: bytes) -> IssuedBy:
+        """Return one of `certificates` as an object, and its issuer's certificate if that is at hand.
+
+        Args:
+            der: The certificate.
+        """
+        found = self._issued.get(der)
+        if found is None:
+            issuer = self._settings.issuer_of(der)
+            found = self._issued[der] = IssuedBy(
+                Certificate(der), None if issuer is None else Certificate(issuer.public_bytes(Encoding.DER))
+            )
+        return found
+
+    def ssl_ctx(self, *, server_side: bool, verify_mode: int, psk: PSKRole | None = None) -> SSLContext:
         """Return the ``SSL_CTX`` for a role, made when the role is first taken.
 
         Each demand on client certificates has its own, so that no session made under one resumes under
@@ -384,13 +479,15 @@ class SecureContext:
         Args:
             server_side: Which role.
             verify_mode: OpenSSL's bits for whether the peer must be verified.
+            psk: What connections with pre-shared keys need; None allows none.
         """
-        role = (server_side, verify_mode)
+        role = (server_side, verify_mode, psk)
         ctx = self._ssl_ctxs.get(role)
         if ctx is None:
-            ctx = self._ssl_ctxs[role] = self._settings.build(
-                server_side=server_side, verify_mode=verify_mode
-            )
+            ctx = self._settings.build(server_side=server_side, verify_mode=verify_mode)
+            if psk is not None:
+                ctx.use_pre_shared_keys(psk, parse_ciphers(self._settings.ciphers), server_side=server_side)
+            self._ssl_ctxs[role] = ctx
         return ctx
 
     def __repr__(self) -> str:
@@ -418,6 +515,25 @@ def shared_context(options: ContextOptions) -> SecureContext:
         ConfigurationError: as `SecureContext` does.
     """
     return _context_of(_Settings.parse(**options))
+
+
+def _required_groups(value: str | None, groups: str | None) -> tuple[str, ...]:
+    """Return the groups one of which must be used; empty if there is no such demand."""
+    option = "require_groups"
+    names = _text(option, value)
+    if names is None:
+        return ()
+    if groups is not None:
+        raise ConfigurationError(
+            "require_groups says which groups may be used, and groups would say it again", option=option
+        )
+    plain = check_groups(names, option=option)
+    required = tuple(iana_name(name) for name in plain.split(":"))
+    if None in required:
+        raise ConfigurationError(
+            f"{option} takes the names of groups separated by colons. Received {value!r}", option=option
+        )
+    return tuple(filter(None, required))
 
 
 def _text(option: str, value: str | None) -> str | None:

@@ -41,7 +41,9 @@ _REISSUE_AUTHORITY: Final = (
 )
 _FETCH_LIST: Final = "Fetch the revocation list again; if it is no better, its issuer has to mend it."
 _PROXY: Final = "Present the certificate from which the proxy certificate was made."
-_OCSP: Final = "Ask the OCSP responder again, and look whether it is the one that the certificate names."
+_OCSP: Final = (
+    "Have the server ask the responder again, and look whether it is the one that the certificate names."
+)
 _SUITE_B: Final = "Have the chain issued with P-256 and SHA-256, or with P-384 and SHA-384, throughout."
 _RENEW_CHAIN: Final = (
     "Present the intermediate that really issued the certificate; after a renewal, replace both together."
@@ -157,7 +159,7 @@ _MEANINGS: Final[dict[str, tuple[str, str]]] = {
         "Have the certificate issued by an authority nearer to the root.",
     ),
     "CERT_REVOKED": (
-        "The issuer has withdrawn the certificate, as its revocation list says.",
+        "The issuer has withdrawn the certificate, as its revocation list or an OCSP response says.",
         "Have a new certificate issued for a new key; the old key may be in the wrong hands.",
     ),
     "PATH_LENGTH_EXCEEDED": (
@@ -375,8 +377,17 @@ _MEANINGS: Final[dict[str, tuple[str, str]]] = {
         "An OCSP response is required, and the certificate has not been looked up yet.",
         _OCSP,
     ),
-    "OCSP_VERIFY_FAILED": ("The OCSP response cannot be verified.", _OCSP),
-    "OCSP_CERT_UNKNOWN": ("The OCSP responder does not know the certificate.", _OCSP),
+    "OCSP_VERIFY_FAILED": (
+        "The OCSP response cannot be verified: the issuer's certificate is not known, or cannot be read.",
+        "Have the server put its intermediate behind its certificate in cert=, or trust the issuer by ca=.",
+    ),
+    "OCSP_CERT_UNKNOWN": (
+        "The OCSP responder does not know the certificate.",
+        (
+            "Look whether the responder that was asked is the one that the certificate names. "
+            "A certificate that was issued just now may become known to it a little later."
+        ),
+    ),
     "UNSUPPORTED_SIGNATURE_ALGORITHM": (
         "The certificate is signed by an algorithm that this OpenSSL does not have.",
         "Have the certificate issued with an algorithm that all have: ECDSA or RSA with SHA-256.",
@@ -444,8 +455,17 @@ _MEANINGS: Final[dict[str, tuple[str, str]]] = {
         "The peer presented a raw public key, and no such key is trusted here.",
         "Have the peer present a certificate.",
     ),
-    "OCSP_RESP_INVALID": ("The OCSP response cannot be read.", _OCSP),
-    "OCSP_SIGNATURE_FAILURE": ("The signature of the OCSP response is wrong.", _OCSP),
+    "OCSP_RESP_INVALID": (
+        "What was stapled is not an OCSP response, or one in which the responder refuses to answer.",
+        _OCSP,
+    ),
+    "OCSP_SIGNATURE_FAILURE": (
+        (
+            "The signature does not fit the OCSP response: it was changed after it was made, "
+            "or another key of the same name, or an algorithm that is not safe, was used."
+        ),
+        _OCSP,
+    ),
     "OCSP_NOT_YET_VALID": (
         "The OCSP response is made out for a later time than the clock of the verifier says.",
         "Set the clock right if it is wrong; otherwise fetch the response again.",
@@ -455,8 +475,11 @@ _MEANINGS: Final[dict[str, tuple[str, str]]] = {
         "Have the server fetch its response again, well before the old one is due.",
     ),
     "OCSP_NO_RESPONSE": (
-        "An OCSP response is required, and there is none for the certificate.",
-        "Have the server staple the responses of its chain.",
+        (
+            "The server stapled no OCSP response, and the client requires one, "
+            "or the certificate says that it always comes with one (must-staple)."
+        ),
+        "Have the server staple the response that the responder of its certificate gives.",
     ),
     "CRL_VERIFY_FAILED": ("The revocation list cannot be verified.", _FETCH_LIST),
     "EMPTY_AUTHORITY_KEY_IDENTIFIER": (
@@ -468,6 +491,20 @@ _MEANINGS: Final[dict[str, tuple[str, str]]] = {
         _REISSUE,
     ),
     # What is found besides the chain
+    "OCSP_RESPONDER_UNAUTHORIZED": (
+        (
+            "The OCSP response is signed neither by the issuer of the certificate "
+            "nor by a responder that the issuer has certified for OCSP signing."
+        ),
+        (
+            "Have the server ask the responder that the certificate names. "
+            "A responder with a key of its own needs a certificate for OCSPSigning, directly from the issuer."
+        ),
+    ),
+    "OCSP_WRONG_CERTIFICATE": (
+        "The OCSP response is for another certificate than the one that the server presents.",
+        "Have the server fetch a response for its present certificate, whenever that is replaced.",
+    ),
     "ERR_TLS_CERT_ALTNAME_INVALID": (
         "The certificate is trusted, but is not for the name or address that was asked for.",
         "Connect by a name that the certificate is for, or have it issued for this one too.",
@@ -517,7 +554,7 @@ def _advice(problem: CertificateProblem, peer: Peer, at: dt.datetime | None) -> 
     advise = _ADVICE.get(problem.code)
     if advise is not None and problem.certificate is not None:
         try:
-            return advise(_Case(problem.certificate, problem.depth, peer, at))
+            return advise(_Case(problem, problem.certificate, peer, at))
         except CertificateError:
             pass  # the certificate is damaged: what can be said without it is said
     diagnosis = DIAGNOSES.get(problem.code)
@@ -529,20 +566,20 @@ class _Case:
     """A certificate at fault, and how its facts read in a sentence.
 
     Attributes:
+        problem: What is wrong with it.
         certificate: The certificate.
-        depth: Where in the chain.
         peer: Whose chain it is.
         at: The moment as of which it was judged; None is now.
     """
 
+    problem: CertificateProblem
     certificate: Certificate
-    depth: int
     peer: Peer
     at: dt.datetime | None
 
     @property
     def the_certificate(self) -> str:
-        if self.depth == 0:
+        if self.problem.depth == 0:
             return f"The {self.peer}'s certificate"
         return f"The certificate of {self.subject} in the {self.peer}'s chain"
 
@@ -557,26 +594,26 @@ class _Case:
     @property
     def clock(self) -> str:
         if self.at is not None:
-            return f"it is judged as of {_moment(self.at)}"
-        return f"the clock here says {_moment(dt.datetime.now(dt.UTC))}"
+            return f"it is judged as of {moment(self.at)}"
+        return f"the clock here says {moment(dt.datetime.now(dt.UTC))}"
 
 
 def _expired(case: _Case) -> str:
     return (
-        f"{case.the_certificate} expired on {_moment(case.certificate.valid_to)} ({case.clock}). "
+        f"{case.the_certificate} expired on {moment(case.certificate.valid_to)} ({case.clock}). "
         "Have it renewed, and install the new one where this one is presented."
     )
 
 
 def _not_yet_valid(case: _Case) -> str:
     return (
-        f"{case.the_certificate} becomes valid on {_moment(case.certificate.valid_from)} ({case.clock}). "
+        f"{case.the_certificate} becomes valid on {moment(case.certificate.valid_from)} ({case.clock}). "
         "Set the clock right if it is wrong; otherwise have one issued that is valid now."
     )
 
 
 def _missing_issuer(case: _Case) -> str:
-    if case.depth:
+    if case.problem.depth:
         return (
             f"The {case.peer}'s chain ends with {case.subject}, and {case.issuer}, who issued that, is not "
             "trusted here. If that is your authority, trust its root by ca=[...]."
@@ -622,8 +659,11 @@ def _no_list(case: _Case) -> str:
 
 def _revoked(case: _Case) -> str:
     number = case.certificate.serial_number
+    when = case.problem.reason.removeprefix(
+        "certificate revoked"
+    )  # an OCSP response says it, a list does not
     return (
-        f"{case.the_certificate}, with the serial number {number}, was revoked by {case.issuer}. "
+        f"{case.the_certificate}, with the serial number {number}, was revoked by {case.issuer}{when}. "
         "Have a new one issued for a new key; the old key may be in the wrong hands."
     )
 
@@ -652,6 +692,16 @@ def _weak_key(case: _Case) -> str:
     )
 
 
+def _bad_response(case: _Case) -> str:
+    places = case.certificate.info_access.get("OCSP - URI", ())
+    where = f" The certificate names the responder {_quoted(places[0])}." if places else ""
+    return f"{_capitalized(case.problem.reason)}. {DIAGNOSES[case.problem.code].remedy}{where}"
+
+
+def _response_of_another_time(case: _Case) -> str:
+    return f"{_capitalized(case.problem.reason)} ({case.clock}). {DIAGNOSES[case.problem.code].remedy}"
+
+
 _ADVICE: Final[Mapping[str, Callable[[_Case], str]]] = {
     "CERT_HAS_EXPIRED": _expired,
     "CERT_NOT_YET_VALID": _not_yet_valid,
@@ -666,6 +716,14 @@ _ADVICE: Final[Mapping[str, Callable[[_Case], str]]] = {
     "INVALID_CA": _no_authority,
     "EE_KEY_TOO_SMALL": _weak_key,
     "CA_KEY_TOO_SMALL": _weak_key,
+    "OCSP_NO_RESPONSE": _bad_response,
+    "OCSP_RESP_INVALID": _bad_response,
+    "OCSP_WRONG_CERTIFICATE": _bad_response,
+    "OCSP_RESPONDER_UNAUTHORIZED": _bad_response,
+    "OCSP_SIGNATURE_FAILURE": _bad_response,
+    "OCSP_NOT_YET_VALID": _response_of_another_time,
+    "OCSP_HAS_EXPIRED": _response_of_another_time,
+    "OCSP_CERT_UNKNOWN": _bad_response,
 }
 
 
@@ -682,5 +740,10 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}...")
 
 
-def _moment(time: dt.datetime) -> str:
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def moment(time: dt.datetime) -> str:
+    """Return a time as it stands in the texts of errors, in UTC."""
     return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"

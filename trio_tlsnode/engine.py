@@ -8,15 +8,18 @@ ClientHello, so that its user can choose before OpenSSL has seen a byte.
 from __future__ import annotations
 
 import enum
+import inspect
 import ipaddress
+import weakref
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from ._openssl.buffers import PLAINTEXT_SIZE, buffers
 from ._openssl.connection import Connection, Negotiated
+from ._openssl.groups import ephemeral_key, iana_name
 from ._openssl.library import pointer_to
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED
-from ._openssl.verification import PeerVerification, certificate_error, resumed_problem
+from ._openssl.verification import PeerVerification, certificate_error
 from .alerts import Alert
 from .alpn import (
     ALPNProtocols,
@@ -30,7 +33,9 @@ from .client_hello import ClientHello, ClientHelloReader, MalformedClientHello, 
 from .context import SecureContext, check_flag
 from .diagnosis import DIAGNOSES
 from .errors import (
+    CallbackError,
     CertificateError,
+    CertificateProblem,
     ConfigurationError,
     ConfigurationTypeError,
     ConnectionFailed,
@@ -42,12 +47,29 @@ from .errors import (
     TruncationError,
 )
 from .identity import check_server_identity, to_ascii
-from .info import ConnectionInfo
+from .info import ConnectionInfo, EphemeralKey
+from .ocsp import OCSPMode, ocsp_problem
+from .psk import PreSharedKey, PSKRole
 from .server_flight import ephemeral_dh_bits
+
+if TYPE_CHECKING:
+    from .stream import TLSStream
+
+T = TypeVar("T")
 
 IdentityCheck = Callable[[str, Certificate | None], object]
 """``check_server_identity``: given the name and the certificate; raises, or returns an exception, to
 refuse.  It may not be async."""
+
+OCSPResponseCallback = Callable[[bytes | None], object]
+"""``on_ocsp_response``: given the stapled response in DER, or None; raises to refuse.  Not async."""
+
+ClientPSKCallback = Callable[[str | None], PreSharedKey | None]
+"""A client's ``psk``: given the server's hint, or None; returns a key, or None to do without.  It may not be
+async."""
+
+FindPSK = Callable[["TLSStream", bytes], PreSharedKey | None]
+"""Finds the key of an identity that a client of TLS 1.2 names, or returns None."""
 
 _DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).
@@ -84,6 +106,13 @@ class Engine(Connection):
         check_server_identity: Client: called with the name and the server's certificate once its chain is
             trusted; raises, or returns an exception, to refuse.  Default: `check_server_identity`.
         min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
+        request_ocsp: Client: ask for a stapled OCSP response, which `ConnectionInfo.ocsp_response` has then.
+        on_ocsp_response: Client: called with the response, or None, before the handshake is done; raises to
+            refuse.
+        ocsp: Client: ask for a response and judge it: "verify" accepts that there is none, unless the
+            certificate says that there must be ("must staple"), "require" does not.
+        psk: Client: called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`, or
+            None to do without, which in TLS 1.2 ends a handshake whose suite needs one.
         request_cert: Server: ask the client for a certificate.
         reject_unauthorized: End the handshake if the peer is not verified.  When off, the connection is made
             and `ConnectionInfo.authorization_error` tells why it should not be trusted.
@@ -106,12 +135,21 @@ class Engine(Connection):
 
     __slots__ = (
         "_alpn_protocols",
+        "_find_psk",
         "_held",
+        "_identity",
         "_malformed",
         "_min_dh_size",
+        "_ocsp",
+        "_ocsp_problem",
+        "_on_ocsp_response",
+        "_psk",
+        "_psk_used",
+        "_psk_without_hint",
         "_reader",
         "_reject_unauthorized",
         "_request_cert",
+        "_stream",
         "_used",
         "client_hello",
         "close_notify_sent",
@@ -132,6 +170,10 @@ class Engine(Connection):
         server_name: str | None = None,
         check_server_identity: IdentityCheck = check_server_identity,
         min_dh_size: int = DEFAULT_MIN_DH_SIZE,
+        request_ocsp: bool = False,
+        on_ocsp_response: OCSPResponseCallback | None = None,
+        ocsp: OCSPMode | None = None,
+        psk: ClientPSKCallback | None = None,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
         alpn_protocols: ALPNProtocols | None = None,
@@ -141,11 +183,7 @@ class Engine(Connection):
             raise ConfigurationTypeError(
                 f"context must be a SecureContext. Received {context!r}", option="context"
             )
-        if not callable(check_server_identity):
-            raise ConfigurationTypeError(
-                f"check_server_identity must be callable. Received {check_server_identity!r}",
-                option="check_server_identity",
-            )
+        check_callable("check_server_identity", check_server_identity)
         super().__init__()
         self.context = context
         self.server_side = server_side
@@ -161,28 +199,57 @@ class Engine(Connection):
         self._held = b""
         # How much of the thread's outgoing buffer is ours, between a step and `collect`.
         self._used = 0
+        self._stream: weakref.ref[TLSStream] | None = None
+        self._find_psk: FindPSK | None = None
+        self._psk_used: PreSharedKey | None = None
         self._reader: ClientHelloReader | None = None
         self._malformed: MalformedClientHello | None = None
         if server_side:
             self.server_name: str | None = None
             self._reader = ClientHelloReader()
             return
-        self.server_name, identity = _names(host, server_name)
+        self.server_name, self._identity = _names(host, server_name)
         self._min_dh_size = _dh_size(min_dh_size)
+        self._on_ocsp_response = optional_callable("on_ocsp_response", on_ocsp_response)
+        self._ocsp = _ocsp_mode(ocsp)
+        self._ocsp_problem: CertificateProblem | None = None
+        self._psk = optional_callable("psk", psk)
+        self._psk_without_hint: tuple[PreSharedKey | None] | None = None
+        if psk is not None and not context.can_use_psk:
+            raise ConfigurationError(
+                "psk needs a suite for pre-shared keys in ciphers, as there is no TLS 1.3: "
+                'ciphers="PSK" names those there are',
+                code="ERR_SSL_NO_CIPHER_MATCH",
+                option="ciphers",
+            )
         self.flight = bytearray()
         self.verification = PeerVerification(
             peer="server",
             reject=reject_unauthorized,
             at=context.verification_time,
-            host=identity,
+            host=self._identity,
             check_identity=check_server_identity,
         )
         self.open(
-            context.ssl_ctx(server_side=False, verify_mode=VERIFY_PEER),
+            context.ssl_ctx(
+                server_side=False, verify_mode=VERIFY_PEER, psk=None if psk is None else PSKRole()
+            ),
             server_side=False,
             server_name=self.server_name,
             alpn_protocols=alpn_wire_format(self._alpn_protocols) or None,
+            request_ocsp=check_flag("request_ocsp", request_ocsp)
+            or on_ocsp_response is not None
+            or ocsp is not None,
         )
+
+    @property
+    def stream(self) -> TLSStream | None:
+        """Whose engine this is; callbacks are told.  Setting it makes no cycle."""
+        return None if self._stream is None else self._stream()
+
+    @stream.setter
+    def stream(self, stream: TLSStream) -> None:
+        self._stream = weakref.ref(stream)
 
     # Ciphertext
 
@@ -301,6 +368,10 @@ class Engine(Connection):
         alpn_protocol: str | None = None,
         request_cert: bool | None = None,
         reject_unauthorized: bool | None = None,
+        ocsp_staple: bytes | None = None,
+        psk: PreSharedKey | None = None,
+        psk_role: PSKRole | None = None,
+        find_psk: FindPSK | None = None,
     ) -> None:
         """Go on with a server's handshake, as was decided from the ClientHello.
 
@@ -309,6 +380,10 @@ class Engine(Connection):
             alpn_protocol: The application protocol, one that the client offered, or None.
             request_cert: Whether to ask the client for a certificate; None leaves it as it was.
             reject_unauthorized: Whether to refuse a client that is not verified; None leaves it as it was.
+            ocsp_staple: The OCSP response to present with the certificate, DER.
+            psk: The pre-shared key for one of the identities in the hello.
+            psk_role: What connections that may use pre-shared keys need; None allows none.
+            find_psk: Finds the key of a client of TLS 1.2, which names its identity later.
         """
         assert self._reader is not None
         if request_cert is not None:
@@ -324,9 +399,37 @@ class Engine(Connection):
             verify_mode = VERIFY_REQUIRED if self._reject_unauthorized else VERIFY_PEER
         else:
             verify_mode = VERIFY_NONE
+        self.ocsp_staple = ocsp_staple
+        self.psk_choice = psk
+        self._find_psk = find_psk
         self.early[:0] = self._reader.received
         self._reader = None
-        self.open(context.ssl_ctx(server_side=True, verify_mode=verify_mode), server_side=True)
+        self.open(context.ssl_ctx(server_side=True, verify_mode=verify_mode, psk=psk_role), server_side=True)
+
+    def certificate_for_client(self, context: SecureContext) -> bytes | None:
+        """Return the certificate that a server will present to this client, DER; None if it will not.
+
+        With one certificate it is that one.  Of several, OpenSSL is asked, with a copy of the hello.
+
+        Args:
+            context: What the connection will be made from.
+        """
+        certificates = context.certificates
+        if len(certificates) < 2:
+            return certificates[0] if certificates else None
+        assert self._reader is not None
+        trial = Connection()
+        trial.stops_at_certificate = True
+        trial.early = bytearray(self._reader.received)
+        trial.open(context.ssl_ctx(server_side=True, verify_mode=VERIFY_NONE), server_side=True)
+        try:
+            trial.step_handshake()
+        except ConnectionFailed:
+            return trial.own_certificate()
+        finally:
+            trial.release()
+        # A HelloRetryRequest: with the second hello, nobody can be asked any more.
+        return None
 
     def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
         """Refuse the peer before there are keys; the alert is pending, in the clear.
@@ -348,6 +451,7 @@ class Engine(Connection):
         super().release()
         # Who keeps an error keeps this object, and the peer chose how much this is.
         self.early, self.flight, self._malformed = bytearray(), None, None
+        self._find_psk = self._psk_used = None
         if self._reader is not None:
             self._reader.received.clear()
 
@@ -391,6 +495,80 @@ class Engine(Connection):
             raise ConnectionLost(_ENDED_EARLY[self.server_side])
         return Want.READ
 
+    # What OpenSSL's callbacks ask
+
+    def judge_staple(self, response: bytes | None) -> None:
+        """Take a server's stapled OCSP response; raise to refuse.
+
+        Args:
+            response: The response in DER, or None.
+
+        Raises:
+            CallbackError: `on_ocsp_response` raised.
+            CertificateError: the response is bad, or is missing.
+        """
+        if self._on_ocsp_response is not None:
+            self._call("on_ocsp_response", self._on_ocsp_response, response)
+        if self._ocsp is None:
+            return
+        chain = self.verified_chain()
+        certificate, *issuers = map(Certificate, chain or self.peer_chain(server_side=False))
+        problem = ocsp_problem(
+            response,
+            certificate=certificate,
+            issuer=issuers[0] if issuers else None,
+            at=self.context.verification_time,
+            require=self._ocsp == "require",
+        )
+        if problem is not None and self._reject_unauthorized:
+            raise certificate_error([problem], peer="server", at=self.context.verification_time)
+        self._ocsp_problem = problem
+
+    def client_psk(self, hint: str | None) -> PreSharedKey | None:
+        """Return a client's pre-shared key, or None.
+
+        Args:
+            hint: What the server says to help to choose, or None.
+
+        Raises:
+            CallbackError: `psk` raised, or returned what it may not.
+        """
+        if hint is None and self._psk_without_hint is not None:
+            return self._psk_without_hint[0]
+        psk = self._call("psk", self._psk, hint)
+        if psk is not None and not isinstance(psk, PreSharedKey):
+            raise CallbackError(f"psk returned {type(psk).__name__}, not a PreSharedKey", callback="psk")
+        if hint is None:
+            self._psk_without_hint = (psk,)
+        self._psk_used = psk
+        return psk
+
+    def server_psk(self, identity: bytes) -> PreSharedKey | None:
+        """Return the pre-shared key of a client of TLS 1.2, or None.
+
+        Args:
+            identity: What the client calls it.
+
+        Raises:
+            CallbackError: `psk` raised, or returned what it may not.
+        """
+        stream = self.stream
+        if self._find_psk is not None and stream is not None:
+            self._psk_used = self._find_psk(stream, identity)
+        return self._psk_used
+
+    @staticmethod
+    def _call(option: str, callback: Any, *args: object) -> Any:
+        """Call one of the application's callbacks that OpenSSL waits for."""
+        try:
+            result = callback(*args)
+        except Exception as error:
+            raise CallbackError(f"{option} raised", callback=option) from error
+        if inspect.iscoroutine(result):
+            result.close()
+            raise CallbackError(f"{option} is called within OpenSSL and may not be async", callback=option)
+        return result
+
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
         """Refuse a second hello, after a HelloRetryRequest, that names another host than the first.
 
@@ -425,8 +603,8 @@ class Engine(Connection):
         chain = tuple(Certificate(der) for der in negotiated.peer_chain)
         peer = Certificate.chain(negotiated.peer_chain) if chain else None
         asked = not self.server_side or self._request_cert
-        resumed_result = negotiated.verify_result if negotiated.session_reused else 0
-        error = self._verdict(peer, resumed_result) if asked else None
+        psk = self._used_psk(negotiated) if peer is None else None
+        error = self._verdict(peer, negotiated, by_psk=psk is not None) if asked else None
         # OpenSSL keeps what it had built of a chain that it did not trust in the end.
         trusted = error is None or isinstance(error, IdentityError)
         if error is not None and self._reject_unauthorized:
@@ -439,18 +617,23 @@ class Engine(Connection):
                     code="ERR_TLS_DH_PARAM_SIZE",
                 )
             )
+        exchanged = self._ephemeral_key(negotiated)
+        self._check_group(negotiated)
         self.info = ConnectionInfo(
             protocol=negotiated.protocol,
             cipher=negotiated.cipher,
+            ephemeral_key=exchanged,
             alpn_protocol=negotiated.alpn_protocol,
             server_name=self.server_name,
             authorized=asked and error is None,
             authorization_error=error,
             session_reused=negotiated.session_reused,
+            psk_identity=psk,
             certificate=None if negotiated.certificate is None else Certificate(negotiated.certificate),
             peer_certificate=peer,
             peer_certificate_chain=chain,
             verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
+            ocsp_response=None if self.server_side else self.stapled_response(),
         )
         self.verification = self.flight = None
         return self.info
@@ -469,18 +652,56 @@ class Engine(Connection):
         self._error = error
         raise error.again()
 
-    def _verdict(self, peer: Certificate | None, resumed_result: int) -> CertificateError | None:
+    def _verdict(
+        self, peer: Certificate | None, negotiated: Negotiated, *, by_psk: bool
+    ) -> CertificateError | None:
         """Return why the peer is not to be trusted, or None."""
-        if peer is None:
+        verification = self.verification
+        assert verification is not None
+        if peer is None and not by_psk:
             return CertificateError(
                 "the peer presented no certificate",
                 code="UNABLE_TO_GET_ISSUER_CERT",
                 hint=DIAGNOSES["ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"].remedy,
             )
-        if resumed_result:
-            problem = resumed_problem(resumed_result, peer)
-            return certificate_error([problem], peer="client" if self.server_side else "server")
-        return None if self.verification is None else self.verification.error()
+        if peer is None or negotiated.session_reused:
+            # No certificate was presented, so OpenSSL has not asked for a verdict.
+            return verification.without_handshake(peer, negotiated.verify_result)
+        error = verification.error()
+        if self.server_side or self._ocsp_problem is None:
+            return error
+        problems = (*(() if error is None else error.problems), self._ocsp_problem)
+        return certificate_error(problems, peer="server", at=self.context.verification_time)
+
+    def _used_psk(self, negotiated: Negotiated) -> str | None:
+        """Return the identity of the pre-shared key that stands in for a certificate, or None."""
+        if negotiated.protocol != "TLSv1.3":
+            if "_PSK_WITH_" not in negotiated.cipher.standard_name:
+                return None
+            return "" if self._psk_used is None else self._psk_used.identity
+        used = self._psk_used
+        if self.server_side:
+            used = self.psk_choice if self.psk_taken else None
+        return used.identity if used is not None and negotiated.session_reused else None
+
+    def _ephemeral_key(self, negotiated: Negotiated) -> EphemeralKey | None:
+        if negotiated.group is not None:
+            return ephemeral_key(negotiated.group)
+        bits = ephemeral_dh_bits(bytes(self.flight or b""))
+        return None if bits is None else EphemeralKey(type="DH", name=None, size=bits)
+
+    def _check_group(self, negotiated: Negotiated) -> None:
+        """Refuse a key exchange that is none of those that the context requires."""
+        required = self.context.required_groups
+        group = None if negotiated.group is None else iana_name(negotiated.group)
+        if required and group not in required:
+            self._give_up(
+                ProtocolError(
+                    f"the keys were exchanged by {group or negotiated.cipher.standard_name}; "
+                    f"require_groups is {':'.join(required)}",
+                    code="ERR_SSL_NO_SUITABLE_GROUPS",
+                )
+            )
 
     # The data phase
 
@@ -609,6 +830,31 @@ def _sni(name: str) -> str:
     if not sent.isprintable() or " " in sent:
         raise ValueError("it has a space or a control character")
     return sent
+
+
+def check_callable(option: str, value: object) -> None:
+    """Raise `ConfigurationTypeError` if an option cannot be called."""
+    if not callable(value):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type function. Received {value!r}', option=option
+        )
+
+
+def optional_callable(option: str, value: T) -> T:
+    """Return an option that is None or can be called.
+
+    Raises:
+        ConfigurationTypeError: it is something else.
+    """
+    if value is not None:
+        check_callable(option, value)
+    return value
+
+
+def _ocsp_mode(value: OCSPMode | None) -> OCSPMode | None:
+    if value in (None, "verify", "require"):
+        return value
+    raise ConfigurationError(f'ocsp must be "verify", "require" or None. Received {value!r}', option="ocsp")
 
 
 def _dh_size(value: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .html_table import html_table
 
@@ -32,6 +32,24 @@ class Cipher:
         return _table(self)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class EphemeralKey:
+    """The keys of a key exchange, made for it alone, as Node's ``getEphemeralKeyInfo()`` shows them.
+
+    Attributes:
+        type: "DH", "ECDH", or "KEM" for post-quantum groups, hybrids included.
+        name: The group, as OpenSSL calls it ("X25519", "prime256v1", "X25519MLKEM768"); None for "DH".
+        size: The size of a key in bits; of a KEM its parameter (768 for "X25519MLKEM768").
+    """
+
+    type: Literal["DH", "ECDH", "KEM"]
+    name: str | None
+    size: int
+
+    def _repr_html_(self) -> str:
+        return _table(self)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionInfo:
     """What was negotiated: there once the handshake is done, and readable for ever.
@@ -39,29 +57,38 @@ class ConnectionInfo:
     Attributes:
         protocol: "TLSv1.2", "TLSv1.3" ...
         cipher: The cipher suite.
+        ephemeral_key: The group of the key exchange; None where the keys were exchanged without one, as by
+            RSA or a pre-shared key alone.
         alpn_protocol: The application protocol, or None where none was negotiated (Node: ``false``).
         server_name: The name that the client sent as SNI, or None (Node: ``false``).
         authorized: On a client: the server's chain and name are verified.  On a server: a client
-            certificate was asked for, presented and verified.
+            certificate was asked for, presented and verified.  On both, a pre-shared key stands in for the
+            certificate.
         authorization_error: Why not, if the peer was to be verified and was not refused; else None.
-        session_reused: Whether the handshake resumed an earlier session.
+        session_reused: Whether the handshake resumed an earlier session; as in Node, also where a
+            pre-shared key of TLS 1.3 was used.
+        psk_identity: The identity of the pre-shared key that was used, or None.
         certificate: Our own certificate, if one was used.
         peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it.
         peer_certificate_chain: The certificates that the peer sent, its own first.
         verified_chain: The chain from the peer's certificate to a trusted one; empty if there is none.
+        ocsp_response: On a client: the OCSP response that the server has stapled, DER, or None.
     """
 
     protocol: str
     cipher: Cipher
+    ephemeral_key: EphemeralKey | None
     alpn_protocol: str | None
     server_name: str | None
     authorized: bool
     authorization_error: CertificateError | None
     session_reused: bool
+    psk_identity: str | None
     certificate: Certificate | None
     peer_certificate: Certificate | None
     peer_certificate_chain: tuple[Certificate, ...]
     verified_chain: tuple[Certificate, ...]
+    ocsp_response: bytes | None
 
     def _repr_html_(self) -> str:
         return _table(self)
@@ -84,6 +111,6 @@ class StreamStatistics:
     ciphertext_received: int
 
 
-def _table(info: Cipher | ConnectionInfo) -> str:
+def _table(info: Cipher | EphemeralKey | ConnectionInfo) -> str:
     facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
     return html_table(type(info).__name__, facts)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import trio
 
-from .alpn import ALPNProtocols
-from .context import SecureContext, check_flag
+from .context import SecureContext
 from .errors import ConnectionFailed
-from .negotiation import ServerPolicy, SNICallback
-from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
+from .negotiation import ServerOptions, ServerPolicy
+from .option_names import refuse_unknown
+from .stream import TLSStream
 from .supervision import ClientErrors
 
 
@@ -31,13 +31,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
     Args:
         listener: The listener below, which becomes this one's own.
         context: The default context; it needs a certificate and its key.
-        sni_callback: As for `TLSServer`.
-        alpn_protocols: As for `TLSServer`.
-        request_cert: As for `TLSServer`.
-        reject_unauthorized: As for `TLSServer`.
-        handshake_timeout: How long a handshake may take, in seconds.
-        close_timeout: How long closing a stream may take, in seconds.
-        https_compatible: As for `TLSServer`.
+        **options: As `ServerOptions` explains them.
 
     Attributes:
         transport_listener: The listener below.
@@ -50,27 +44,12 @@ class TLSListener(trio.abc.Listener[TLSStream]):
         self,
         listener: trio.abc.Listener[Any],
         context: SecureContext,
-        *,
-        sni_callback: SNICallback | None = None,
-        alpn_protocols: ALPNProtocols | None = None,
-        request_cert: bool = False,
-        reject_unauthorized: bool = True,
-        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        https_compatible: bool = False,
+        **options: Unpack[ServerOptions],
     ) -> None:
+        refuse_unknown(options, ServerOptions.__annotations__.keys(), of="a server")
         self.transport_listener = listener
-        self._policy = ServerPolicy(
-            context,
-            sni_callback=sni_callback,
-            alpn_protocols=alpn_protocols,
-            request_cert=request_cert,
-            reject_unauthorized=reject_unauthorized,
-        )
-        self._policy.require_certificate()
-        self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
-        self._close_timeout = check_seconds("close_timeout", close_timeout)
-        self._https_compatible = check_flag("https_compatible", https_compatible)
+        self._policy = ServerPolicy(context, **options)
+        self._policy.require_identity()
         self._failures = ClientErrors(limit=0)
         self._handshakes: Any = None
         self._secured: trio.MemoryReceiveChannel[TLSStream | Exception] | None = None
@@ -155,13 +134,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
             raise
 
     async def _secure(self, transport: trio.abc.Stream) -> TLSStream | None:
-        stream = TLSStream._over(  # noqa: SLF001 - a second constructor
-            transport,
-            self._policy.new_engine(https_compatible=self._https_compatible),
-            self._policy,
-            handshake_timeout=self._handshake_timeout,
-            close_timeout=self._close_timeout,
-        )
+        stream = TLSStream._under(self._policy, transport)  # noqa: SLF001 - a second constructor
         try:
             await stream.do_handshake()
         except ConnectionFailed as error:

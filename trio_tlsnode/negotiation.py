@@ -6,111 +6,160 @@ The context is looked for in this order:
 2. the contexts added by `add_context`: of those whose pattern matches the name, the one added last;
 3. the default context.
 
-Names are compared without regard to case and to a dot at their end.
+Names are compared without regard to case and to a dot at their end.  The application protocol comes next:
+`alpn_callback` knows the context's name and may still exchange the certificate.  Then, for the context that
+is found, the pre-shared key and the OCSP response.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import trio
 
 from .alerts import Alert
 from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, select_alpn_protocol
+from .certificates import Certificate
 from .context import SecureContext, check_flag
-from .engine import Engine
+from .context_table import ContextTable
+from .engine import Engine, optional_callable
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
+from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
+from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
+
+if TYPE_CHECKING:
+    from .addresses import Address
+    from .client_hello import ClientHello
+    from .stream import TLSStream
 
 SNICallback = Callable[[str], "SecureContext | Awaitable[SecureContext | None] | None"]
 """``sni_callback``: given the name that the client sent; returns a context, or None for the table's."""
 
+ALPNCallback = Callable[["Choice"], "str | bytes | Awaitable[str | bytes | None] | None"]
+"""``alpn_callback``: given a `Choice`; returns one of the protocols that the client offers, or None to refuse
+it."""
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Pattern:
-    """A name with wildcards, each of which matches within one label."""
+OCSPCallback = Callable[[Certificate, Certificate | None], "bytes | Awaitable[bytes | None] | None"]
+"""``ocsp_callback``: given the certificate that will be presented and its issuer's, if that is known; returns
+an OCSP response in DER, or None."""
 
-    order: int
-    labels: tuple[str, ...]
-    context: SecureContext
+_TLS13 = 0x0304
+# So many identities of a client are looked for: it may name some thousand, each of which may be a query.
+_MOST_IDENTITIES = 8
 
-    def matches(self, labels: tuple[str, ...]) -> bool:
-        return len(labels) == len(self.labels) and all(map(_label_matches, self.labels, labels))
-
-
-def _label_matches(pattern: str, label: str) -> bool:
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == label
-    *middle, last = rest
-    if len(label) < len(first) + len(last) or not label.startswith(first) or not label.endswith(last):
-        return False
-    position, end = len(first), len(label) - len(last)
-    for piece in middle:
-        position = label.find(piece, position, end)
-        if position < 0:
-            return False
-        position += len(piece)
-    return True
+PSKAnswer = bytes | bytearray | memoryview | PreSharedKey | None
+ServerPSKCallback = Callable[["TLSStream", str], "PSKAnswer | Awaitable[PSKAnswer]"]
+"""A server's ``psk``: given the stream and the identity that the client names; returns its key, or None."""
 
 
-class ContextTable:
-    """Contexts by the names that they are for; the time of a look-up does not grow with their number."""
+class ServerOptions(TypedDict, total=False):
+    """The options of a server's connections, beside their context.
 
-    def __init__(self) -> None:
-        self._added = 0
-        self._exact: dict[str, tuple[int, SecureContext]] = {}
-        # Keyed by the labels behind the last one with a wildcard, so that a name has few keys to look under.
-        self._patterns: dict[tuple[str, ...], list[_Pattern]] = {}
+    Attributes:
+        sni_callback: Called with the name that a client sent; returns a context, or None for the one added by
+            `TLSServer.add_context`, else the default one.  Raising refuses the client.  May be async.
+        alpn_protocols: The application protocols, most preferred first, or the wire format.  A client that
+            offers others alone is refused.
+        alpn_callback: In place of `alpn_protocols`: called with a `Choice` if the client offers protocols;
+            returns one of them, or None to refuse the client.  May be async.
+        request_cert: Ask clients for a certificate.
+        reject_unauthorized: With `request_cert`: refuse a client that is not verified.  When off,
+            `ConnectionInfo.authorization_error` tells why it should not be trusted.
+        ocsp_callback: Called with the certificate that is going to be presented and its issuer's, if the
+            client asks for a stapled OCSP response; returns one in DER, or None.  May be async.
+        psk: Called with the stream and the identity of a pre-shared key; returns the key, a `PreSharedKey`,
+            or None if nobody has this identity.  May be async in TLS 1.3, where the identity is in the
+            ClientHello; in TLS 1.2 it comes when OpenSSL cannot wait.  Identities of TLS 1.3 are tried in the
+            client's order, and those that are no UTF-8, as tickets, are left out.
+        psk_identity_hint: What clients of TLS 1.2 are told to help them to choose their key, at most 256
+            bytes of UTF-8.
+        handshake_timeout: From accepting a connection to its being secure, callbacks included, in seconds.
+        close_timeout: How long saying goodbye may take at the end of a connection, in seconds.
+        https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
+            and Node do; data may have been cut off.
+    """
 
-    def add(self, pattern: str, context: SecureContext) -> None:
-        """Add a context for a name; ``*`` matches within one label.
+    sni_callback: SNICallback | None
+    alpn_protocols: ALPNProtocols | None
+    alpn_callback: ALPNCallback | None
+    request_cert: bool
+    reject_unauthorized: bool
+    ocsp_callback: OCSPCallback | None
+    psk: ServerPSKCallback | None
+    psk_identity_hint: str | None
+    handshake_timeout: float
+    close_timeout: float
+    https_compatible: bool
+
+
+class Choice:
+    """What `alpn_callback` chooses from (Node's ``ALPNCallback``).
+
+    Attributes:
+        hello: What the client offers.
+        remote_address: Where the client is, if the transport can tell.
+    """
+
+    __slots__ = ("_credentials", "hello", "remote_address")
+
+    def __init__(self, hello: ClientHello, remote_address: Address | None) -> None:
+        self.hello = hello
+        self.remote_address = remote_address
+        self._credentials: SecureContext | None = None
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client sent, or None."""
+        return self.hello.server_name
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The application protocols that the client offers, its favourite first."""
+        return self.hello.alpn_protocols
+
+    def use_credentials(self, context: SecureContext) -> None:
+        """Present another context's certificate, with its key and chain, on this connection alone.
+
+        All else stays as the connection's own context has it (Node's ``tlsSocket.setKeyCert``).
+
+        Args:
+            context: Whose.
 
         Raises:
-            ConfigurationError: the pattern is empty, or `context` is no SecureContext.
+            ConfigurationTypeError: it is no context.
+            ConfigurationError: it has no certificate.
         """
-        if not isinstance(pattern, str) or not isinstance(context, SecureContext):
+        if not isinstance(context, SecureContext):
             raise ConfigurationTypeError(
-                f"add_context takes a name and a SecureContext. Received {pattern!r} and {context!r}",
-                option="add_context",
+                f"use_credentials takes a SecureContext. Received {context!r}", option="context"
             )
-        if not pattern:
-            raise ConfigurationError(
-                "a context needs the name that it is for",
-                code="ERR_TLS_REQUIRED_SERVER_NAME",
-                option="add_context",
-            )
-        self._added += 1
-        labels = _labels(pattern)
-        if "*" not in pattern:
-            self._exact[".".join(labels)] = (self._added, context)
-            return
-        last = max(index for index, label in enumerate(labels) if "*" in label)
-        self._patterns.setdefault(labels[last + 1 :], []).append(_Pattern(self._added, labels, context))
+        if not context.has_identity:
+            raise ConfigurationError("this context has no certificate and key", option="context")
+        self._credentials = context
 
-    def find(self, server_name: str) -> SecureContext | None:
-        """Return the context that was added last of those whose pattern matches, or None."""
-        labels = _labels(server_name)
-        order, found = self._exact.get(".".join(labels), (0, None))
-        if self._patterns:
-            for start in range(1, len(labels) + 1):
-                for pattern in reversed(self._patterns.get(labels[start:], ())):
-                    if pattern.order < order:
-                        break
-                    if pattern.matches(labels):
-                        order, found = pattern.order, pattern.context
-                        break
-        return found
+    def applied_to(self, context: SecureContext) -> SecureContext:
+        """Return a connection's context with the credentials that were chosen.
 
+        Args:
+            context: The connection's.
+        """
+        return context if self._credentials is None else context.with_credentials_of(self._credentials)
 
-def _labels(name: str) -> tuple[str, ...]:
-    return tuple(name.lower().removesuffix(".").split("."))
+    def __repr__(self) -> str:
+        return f"<Choice for {self.server_name!r} of {', '.join(self.protocols) or 'no protocol'}>"
 
 
 class ServerPolicy:
     """What a server answers to a ClientHello; one for all its connections.
+
+    Args:
+        context: The default context.
+
+    The other arguments are those of `ServerOptions`.
 
     Attributes:
         context: The default context.
@@ -118,6 +167,10 @@ class ServerPolicy:
         alpn_protocols: The server's application protocols, most preferred first.
         request_cert: Whether clients are asked for a certificate.
         reject_unauthorized: Whether a client that is not verified is refused.
+        timeouts: The time-outs of the connections.
+
+    Raises:
+        ConfigurationError: an option cannot be used.
     """
 
     def __init__(
@@ -126,39 +179,58 @@ class ServerPolicy:
         *,
         sni_callback: SNICallback | None = None,
         alpn_protocols: ALPNProtocols | None = None,
+        alpn_callback: ALPNCallback | None = None,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
+        ocsp_callback: OCSPCallback | None = None,
+        psk: ServerPSKCallback | None = None,
+        psk_identity_hint: str | None = None,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        https_compatible: bool = False,
     ) -> None:
         if not isinstance(context, SecureContext):
             raise ConfigurationTypeError(
                 f"context must be a SecureContext. Received {context!r}", option="context"
-            )
-        if sni_callback is not None and not callable(sni_callback):
-            raise ConfigurationTypeError(
-                f'The "options.sni_callback" property must be of type function. Received {sni_callback!r}',
-                option="sni_callback",
             )
         self.context = context
         self.contexts = ContextTable()
         self.alpn_protocols = parse_alpn_protocols(alpn_protocols)
         self.request_cert = check_flag("request_cert", request_cert)
         self.reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
-        self._sni_callback = sni_callback
-
-    def require_certificate(self) -> None:
-        """Raise `ConfigurationError` if the default context has nothing to present."""
-        if not self.context.has_identity:
+        self.timeouts = Timeouts(handshake_timeout, close_timeout)
+        self._https_compatible = check_flag("https_compatible", https_compatible)
+        self._sni_callback = optional_callable("sni_callback", sni_callback)
+        self._alpn_callback = optional_callable("alpn_callback", alpn_callback)
+        if alpn_callback is not None and alpn_protocols is not None:
             raise ConfigurationError(
-                "a server's context needs a certificate and its key: SecureContext(key=..., cert=...)",
+                "alpn_callback and alpn_protocols are two ways to choose: give one of them",
+                code="ERR_TLS_ALPN_CALLBACK_WITH_PROTOCOLS",
+                option="alpn_callback",
+            )
+        self._ocsp_callback = optional_callable("ocsp_callback", ocsp_callback)
+        self._psk = optional_callable("psk", psk)
+        self._psk_identity_hint = check_identity_hint(psk_identity_hint)
+
+    def require_identity(self) -> None:
+        """Raise `ConfigurationError` if clients would find nothing to verify the server by."""
+        if not self.context.has_identity and self._psk is None:
+            raise ConfigurationError(
+                "a server's context needs a certificate and its key: SecureContext(key=..., cert=...); "
+                "without one, the server needs psk=",
                 option="context",
             )
 
-    def new_engine(self, *, https_compatible: bool) -> Engine:
+    def new_engine(self) -> Engine:
         """Return the engine of a new connection."""
-        return Engine(self.context, server_side=True, https_compatible=https_compatible)
+        return Engine(self.context, server_side=True, https_compatible=self._https_compatible)
 
-    async def decide(self, engine: Engine) -> None:
+    async def decide(self, stream: TLSStream, engine: Engine) -> None:
         """Choose for a connection whose ClientHello has been read.  Waits only for a callback that does.
+
+        Args:
+            stream: The connection's stream.
+            engine: Its engine.
 
         Raises:
             CallbackError: a callback raised, or returned what it may not; the alert is pending.
@@ -170,39 +242,163 @@ class ServerPolicy:
         if hello.server_name is not None:
             context = await self._context_for(hello.server_name, engine)
         protocol = select_alpn_protocol(self.alpn_protocols, hello.alpn_protocols)
-        if protocol is None and self.alpn_protocols and hello.alpn_protocols:
+        if self._alpn_callback is not None and hello.alpn_protocols:
+            choice = Choice(hello, stream.remote_address)
+            protocol = await self._ask_for_protocol(choice, engine)
+            context = choice.applied_to(context)
+        elif protocol is None and self.alpn_protocols and hello.alpn_protocols:
             engine.refuse(no_application_protocol(), Alert.no_application_protocol)
+        psk = role = None
+        if self._psk is not None:
+            psk = await self._offered_psk(hello, context, stream, engine)
+            role = PSKRole(None if psk is None else psk.hash, self._psk_identity_hint)
+        staple = None
+        if self._ocsp_callback is not None and hello.requests_ocsp and psk is None:
+            staple = await self._staple(context, engine)
         engine.choose(
             context,
             alpn_protocol=protocol,
             request_cert=self.request_cert,
             reject_unauthorized=self.reject_unauthorized,
+            ocsp_staple=staple,
+            psk=psk,
+            psk_role=role,
+            find_psk=None if self._psk is None else self._find_psk,
         )
 
     async def _context_for(self, server_name: str, engine: Engine) -> SecureContext:
         if self._sni_callback is not None:
-            try:
-                found = self._sni_callback(server_name)
-                if inspect.isawaitable(found):
-                    found = await found
-            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this connection's alone
-                # A nursery of the callback's may raise both its being cancelled and what failed over that.
-                raised = error if isinstance(error, Exception) else error.split(trio.Cancelled)[1]
-                try:
-                    if not isinstance(raised, Exception):
-                        raise
-                    _refuse_callback(engine, "raised", raised)
-                finally:
-                    # Kept, it would be a cycle: its traceback holds this frame.
-                    del raised
+            found = await self._ask(
+                "sni_callback", self._sni_callback, server_name, engine=engine, alert=Alert.unrecognized_name
+            )
             if isinstance(found, SecureContext):
                 return found
             if found is not None:
-                _refuse_callback(engine, f"returned {found!r}, which is no SecureContext", None)
+                _refuse_result("sni_callback", f"{found!r}, which is no SecureContext", engine)
         return self.contexts.find(server_name) or self.context
 
+    async def _ask_for_protocol(self, choice: Choice, engine: Engine) -> str:
+        answer = await self._ask(
+            "alpn_callback", self._alpn_callback, choice, engine=engine, alert=Alert.no_application_protocol
+        )
+        if answer is None:
+            engine.refuse(no_application_protocol(), Alert.no_application_protocol)
+        protocol = answer.decode("latin-1") if isinstance(answer, bytes) else answer
+        if protocol not in choice.protocols:
+            _refuse_result(
+                "alpn_callback",
+                f"{answer!r}, which the client does not offer",
+                engine,
+                alert=Alert.no_application_protocol,
+                code="ERR_TLS_ALPN_CALLBACK_INVALID_RESULT",
+            )
+        return protocol
 
-def _refuse_callback(engine: Engine, what: str, cause: Exception | None) -> NoReturn:
-    error = CallbackError(f"sni_callback {what}", callback="sni_callback")
+    async def _staple(self, context: SecureContext, engine: Engine) -> bytes | None:
+        presented = engine.certificate_for_client(context)
+        if presented is None:
+            return None
+        issued = context.issued(presented)
+        response = await self._ask("ocsp_callback", self._ocsp_callback, *issued, engine=engine)
+        if response is not None and not isinstance(response, (bytes, bytearray, memoryview)):
+            _refuse_result("ocsp_callback", f"{response!r}, which is no DER", engine)
+        return bytes(response) if response else None
+
+    async def _offered_psk(
+        self, hello: ClientHello, context: SecureContext, stream: TLSStream, engine: Engine
+    ) -> PreSharedKey | None:
+        """Return the first key that is known of those that a client of TLS 1.3 names."""
+        if _TLS13 not in hello.supported_versions or context.max_version != "TLSv1.3":
+            return None
+        named = filter(None, map(_identity, hello.psk_identities))
+        for identity in itertools.islice(named, _MOST_IDENTITIES):
+            answer = await self._ask("psk", self._psk, stream, identity, engine=engine)
+            try:
+                psk = _pre_shared_key(identity, answer)
+            except ConfigurationError as error:
+                _refuse_result("psk", f"what is no key: {error.reason}", engine)
+            if psk is not None:
+                return psk
+        return None
+
+    def _find_psk(self, stream: TLSStream, named: bytes) -> PreSharedKey | None:
+        """Return the key of the identity that a client of TLS 1.2 names, or None; OpenSSL waits.
+
+        Raises:
+            CallbackError: `psk` raised, is async, or returned what it may not.
+        """
+        identity = _identity(named)
+        if identity is None or self._psk is None:
+            return None
+        try:
+            answer = self._psk(stream, identity)
+        except Exception as error:
+            raise CallbackError("psk raised", callback="psk") from error
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise CallbackError(
+                "psk is async, but in TLS 1.2 OpenSSL cannot wait for it: "
+                'use min_version="TLSv1.3", or a callback that returns the key',
+                callback="psk",
+            )
+        try:
+            return _pre_shared_key(identity, answer)
+        except ConfigurationError as error:
+            raise CallbackError(f"psk returned what is no key: {error.reason}", callback="psk") from None
+
+    @staticmethod
+    async def _ask(
+        option: str, callback: Any, *args: object, engine: Engine, alert: Alert = Alert.internal_error
+    ) -> Any:
+        """Call a callback of the application's, sync or async; what it raises refuses this connection."""
+        try:
+            answer = callback(*args)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this connection's alone
+            # A nursery of the callback's may raise both its being cancelled and what failed over that.
+            raised = error if isinstance(error, Exception) else error.split(trio.Cancelled)[1]
+            try:
+                if not isinstance(raised, Exception):
+                    raise
+                _refuse_raised(option, raised, engine, alert)
+            finally:
+                # Kept, it would be a cycle: its traceback holds this frame.
+                del raised
+        return answer
+
+
+def _refuse_raised(option: str, cause: Exception, engine: Engine, alert: Alert) -> NoReturn:
+    error = CallbackError(f"{option} raised", callback=option)
     error.__cause__ = cause
-    engine.refuse(error, Alert.internal_error)
+    engine.refuse(error, alert)
+
+
+def _refuse_result(
+    option: str, what: str, engine: Engine, *, alert: Alert = Alert.internal_error, code: str | None = None
+) -> NoReturn:
+    engine.refuse(CallbackError(f"{option} returned {what}", callback=option, code=code), alert)
+
+
+def _identity(named: bytes) -> str | None:
+    """Return the identity of a pre-shared key, or None if it can be none: a ticket, say."""
+    if not 1 <= len(named) <= MAX_IDENTITY or 0 in named:
+        return None
+    try:
+        return named.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _pre_shared_key(identity: str, answer: PSKAnswer) -> PreSharedKey | None:
+    """Return what ``psk`` answered as a key under the name that the client knows.
+
+    Raises:
+        ConfigurationError: it is no key.
+    """
+    if answer is None:
+        return None
+    if isinstance(answer, PreSharedKey):
+        return dataclasses.replace(answer, identity=identity)
+    return PreSharedKey(identity, bytes(answer) if isinstance(answer, (bytearray, memoryview)) else answer)

@@ -17,20 +17,23 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import trio
 
 from .addresses import Address
-from .alpn import ALPNProtocols
-from .context import SecureContext, check_flag
+from .context import SecureContext
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError, ConnectionFailed
-from .negotiation import ServerPolicy, SNICallback
-from .stream import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, TLSStream, check_seconds
+from .negotiation import ServerOptions, ServerPolicy
+from .option_names import refuse_unknown
+from .stream import TLSStream
 from .supervision import ClientErrors
+from .timeouts import check_seconds
 
 Handler = Callable[[TLSStream], Awaitable[object]]
 ConnectionCallback = Callable[[Address | None], "Awaitable[object] | object"]
+
+_OPTIONS: Final = ServerOptions.__annotations__.keys()
 
 logger = logging.getLogger("trio_tlsnode")
 
@@ -73,17 +76,10 @@ class TLSServer:
 
     Args:
         handler: Async, called with each stream once its handshake is done; the stream is closed after it.
-        context: The default context; it needs a certificate and its key.
-        sni_callback: Called with the name that a client sent; returns a context, or None for the one added
-            by `add_context`, else the default one.
-        alpn_protocols: The application protocols, most preferred first, or the wire format.
-        request_cert: Ask clients for a certificate.
-        reject_unauthorized: With `request_cert`: refuse a client that is not verified.
-        handshake_timeout: From accepting a connection to its being secure, callbacks included, in seconds.
-        close_timeout: How long saying goodbye may take at the end of a connection, in seconds.
-        https_compatible: Take the end of a transport for the peer's goodbye; see `TLSStream`.
+        context: The default context; it needs a certificate and its key, unless there is ``psk``.
         client_error_limit: How many failures are kept until the supervising task fetches them.
         on_connection: Called with the remote address before any TLS; raising refuses the connection.
+        **options: As `ServerOptions` explains them.
 
     Attributes:
         handler: As given.
@@ -97,29 +93,18 @@ class TLSServer:
         handler: Handler,
         context: SecureContext,
         *,
-        sni_callback: SNICallback | None = None,
-        alpn_protocols: ALPNProtocols | None = None,
-        request_cert: bool = False,
-        reject_unauthorized: bool = True,
-        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        https_compatible: bool = False,
         client_error_limit: int = 1000,
         on_connection: ConnectionCallback | None = None,
+        **options: Unpack[ServerOptions],
     ) -> None:
+        refuse_unknown(options, _OPTIONS, of="a server")
         for option, callback in (("handler", handler), ("on_connection", on_connection)):
             if not callable(callback) and (callback is not None or option == "handler"):
                 raise ConfigurationTypeError(
                     f"{option} must be callable. Received {callback!r}", option=option
                 )
-        self._policy = ServerPolicy(
-            context,
-            sni_callback=sni_callback,
-            alpn_protocols=alpn_protocols,
-            request_cert=request_cert,
-            reject_unauthorized=reject_unauthorized,
-        )
-        self._policy.require_certificate()
+        self._policy = ServerPolicy(context, **options)
+        self._policy.require_identity()
         if isinstance(client_error_limit, bool) or not isinstance(client_error_limit, int):
             raise ConfigurationTypeError(
                 f"client_error_limit must be an int. Received {client_error_limit!r}",
@@ -133,9 +118,6 @@ class TLSServer:
             )
         self.handler = handler
         self._on_connection = on_connection
-        self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
-        self._close_timeout = check_seconds("close_timeout", close_timeout)
-        self._https_compatible = check_flag("https_compatible", https_compatible)
         self._client_errors = ClientErrors(client_error_limit)
         self._addresses: list[Address] = []
         self._accepting: set[trio.CancelScope] = set()
@@ -300,13 +282,7 @@ class TLSServer:
         if self._closing:
             await trio.aclose_forcefully(stream)
             return
-        connection = TLSStream._over(  # noqa: SLF001 - a second constructor
-            stream,
-            self._policy.new_engine(https_compatible=self._https_compatible),
-            self._policy,
-            handshake_timeout=self._handshake_timeout,
-            close_timeout=self._close_timeout,
-        )
+        connection = TLSStream._under(self._policy, stream)  # noqa: SLF001 - a second constructor
         self._accepted += 1
         with trio.CancelScope() as scope:
             self._connections.add(scope)

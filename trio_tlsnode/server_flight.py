@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from .iana import CIPHER_SUITES
@@ -25,19 +26,43 @@ def ephemeral_dh_bits(flight: bytes) -> int | None:
     Returns:
         None if the cipher suite has no such group, or the message that names it has not arrived.
     """
+    suite = ""
+    for kind, body in _messages(flight):
+        if kind == _SERVER_HELLO:
+            suite = CIPHER_SUITES.get(_cipher_suite(body) or 0, "")
+            if not suite.startswith("TLS_DHE_"):
+                break
+        if kind == _SERVER_KEY_EXCHANGE:
+            # With pre-shared keys, a hint comes first (RFC 4279, section 3).
+            at = 2 + int.from_bytes(body[:2]) if suite.startswith("TLS_DHE_PSK_") else 0
+            return int.from_bytes(body[at + 2 : at + 2 + int.from_bytes(body[at : at + 2])]).bit_length()
+    return None
+
+
+def selected_cipher_suite(flight: bytes) -> int | None:
+    """Return the number of the cipher suite in a server's first message, a HelloRetryRequest included.
+
+    Args:
+        flight: What the server has sent so far, from its first byte on.
+
+    Returns:
+        None if it has not arrived.
+    """
+    for kind, body in _messages(flight):
+        return _cipher_suite(body) if kind == _SERVER_HELLO else None
+    return None
+
+
+def _messages(flight: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each message that has arrived whole, as long as they are in the clear."""
     messages = _handshake_bytes(flight)
     at = 0
     while at + 4 <= len(messages):
-        kind, end = messages[at], at + 4 + int.from_bytes(messages[at + 1 : at + 4])
-        body = messages[at + 4 : end]
+        start, end = at + 4, at + 4 + int.from_bytes(messages[at + 1 : at + 4])
         if end > len(messages):
             break
-        if kind == _SERVER_HELLO and not _has_dhe_suite(body):
-            break
-        if kind == _SERVER_KEY_EXCHANGE:
-            return int.from_bytes(body[2 : 2 + int.from_bytes(body[:2])]).bit_length()
+        yield messages[at], messages[start:end]
         at = end
-    return None
 
 
 def _handshake_bytes(flight: bytes) -> bytes:
@@ -53,9 +78,8 @@ def _handshake_bytes(flight: bytes) -> bytes:
     return b"".join(found)
 
 
-def _has_dhe_suite(server_hello: bytes) -> bool:
+def _cipher_suite(server_hello: bytes) -> int | None:
     if len(server_hello) <= _SESSION_ID_LENGTH_AT:
-        return False
+        return None
     at = _SESSION_ID_LENGTH_AT + 1 + server_hello[_SESSION_ID_LENGTH_AT]
-    name = CIPHER_SUITES.get(int.from_bytes(server_hello[at : at + 2]), "")
-    return name.startswith("TLS_DHE_")
+    return int.from_bytes(server_hello[at : at + 2])

@@ -18,43 +18,108 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 
 import trio
 
 from ._links import link_for
 from ._openssl.buffers import OUTGOING_SIZE, PLAINTEXT_SIZE
+from .alpn import ALPNProtocols
 from .context import SecureContext, check_flag
-from .engine import DEFAULT_MIN_DH_SIZE, Engine, IdentityCheck, Want
+from .engine import ClientPSKCallback, Engine, IdentityCheck, OCSPResponseCallback, Want
 from .errors import (
     CertificateError,
-    ConfigurationError,
     ConfigurationTypeError,
     ConnectionFailed,
     ConnectionLost,
     HandshakeTimeout,
     TruncationError,
 )
-from .identity import check_server_identity
 from .info import StreamStatistics
-from .negotiation import ServerPolicy, SNICallback
+from .negotiation import ServerOptions, ServerPolicy
+from .ocsp import OCSPMode
+from .option_names import refuse_unknown
+from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
 
 if TYPE_CHECKING:
     from .addresses import Address
-    from .alpn import ALPNProtocols
     from .client_hello import ClientHello
     from .info import ConnectionInfo
 
 T = TypeVar("T")
 
 _WANT_READ: Final = Want.READ
-DEFAULT_HANDSHAKE_TIMEOUT: Final = 120.0
-DEFAULT_CLOSE_TIMEOUT: Final = 5.0
 # One send's ciphertext, and as much of answers to the peer: beyond it, a peer that does not read is not read
 # from either.
 _MOST_UNSENT: Final = 2 * OUTGOING_SIZE
+
+
+class ClientStreamOptions(TypedDict, total=False):
+    """The options of a client's stream, beside its context.
+
+    Attributes:
+        server_name: The name to send as SNI and to verify; ``""`` sends none.  Default: `host`, if it is a
+            name.
+        check_server_identity: Called with the name and the certificate once its chain is trusted; raises, or
+            returns an exception, to refuse.  It may not be async.
+        min_dh_size: The smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits; 1024 by
+            default.
+        confirm: Let the handshake wait until the server has accepted our certificate, which in TLS 1.3 it
+            says only afterwards, by a session ticket or its first data.  A server that does neither before it
+            has heard from us makes this wait for the time-out.
+        reject_unauthorized: Refuse a server that is not verified.  When off, `TLSStream.authorization_error`
+            tells why it should not be trusted.
+        alpn_protocols: The application protocols, most preferred first, or the wire format.
+        request_ocsp: Ask for a stapled OCSP response, which `ConnectionInfo.ocsp_response` has then.
+        on_ocsp_response: Called with the response, or None, before the handshake is done; raises to refuse.
+            It may not be async.
+        ocsp: Ask for a response and judge it: "verify" accepts that there is none, unless the certificate
+            says that there must be ("must staple", RFC 7633); "require" does not.
+        psk: Called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`.  None does
+            without, which in TLS 1.2 ends a handshake whose suite needs one.  It may not be async.
+        handshake_timeout: How long the handshake may take, in seconds.
+        close_timeout: How long `TLSStream.aclose` may take to say goodbye, in seconds.
+        https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
+            and Node do; data may have been cut off.
+    """
+
+    server_name: str | None
+    check_server_identity: IdentityCheck
+    min_dh_size: int
+    confirm: bool
+    reject_unauthorized: bool
+    alpn_protocols: ALPNProtocols | None
+    request_ocsp: bool
+    on_ocsp_response: OCSPResponseCallback | None
+    ocsp: OCSPMode | None
+    psk: ClientPSKCallback | None
+    handshake_timeout: float
+    close_timeout: float
+    https_compatible: bool
+
+
+def client_parts(
+    context: SecureContext, host: str | None, options: Mapping[str, Any]
+) -> tuple[Engine, Timeouts, bool]:
+    """Return what a client's stream is made of: engine, time-outs, and whether it waits to be confirmed.
+
+    Args:
+        context: What the connection is made from.
+        host: The name or IP address that was connected to.
+        options: Those of `ClientStreamOptions`.
+
+    Raises:
+        ConfigurationError: one cannot be used.
+    """
+    rest = dict(options)
+    timeouts = Timeouts(
+        rest.pop("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT),
+        rest.pop("close_timeout", DEFAULT_CLOSE_TIMEOUT),
+    )
+    confirm = check_flag("confirm", rest.pop("confirm", False))
+    return Engine(context, host=host, **rest), timeouts, confirm
 
 
 class _Exclusive:
@@ -111,23 +176,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         context: What the connection is made from.
         server_side: Which role to take.
         host: Client: the name or IP address that was connected to.
-        server_name: Client: the name to send as SNI and to verify; ``""`` sends none.  Default: `host`, if it
-            is a name.
-        check_server_identity: Client: called with the name and the certificate once its chain is trusted;
-            raises, or returns an exception, to refuse.
-        min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
-        confirm: Client: let the handshake wait until the server has accepted our certificate, which in TLS
-            1.3 it says only afterwards, by a session ticket or its first data.  A server that does neither
-            before it has heard from us makes this wait for the time-out.
-        sni_callback: Server: called with the name that the client sent; returns a context or None.
-        request_cert: Server: ask the client for a certificate.
-        reject_unauthorized: Refuse a peer that is not verified.  When off, `authorization_error` tells why it
-            should not be trusted.
-        alpn_protocols: The application protocols, most preferred first, or the wire format.
-        handshake_timeout: How long the handshake may take, in seconds.
-        close_timeout: How long `aclose` may take to say goodbye, in seconds.
-        https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
-            and Node do; data may have been cut off.
+        **options: Server: those of `ServerOptions`.  Client: those of `ClientStreamOptions`.
 
     Attributes:
         transport_stream: The stream below.
@@ -137,6 +186,27 @@ class TLSStream(trio.abc.HalfCloseableStream):
         ConfigurationError: an option cannot be used.
     """
 
+    @overload
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: SecureContext,
+        *,
+        server_side: Literal[False] = False,
+        host: str | None = None,
+        **options: Unpack[ClientStreamOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: SecureContext,
+        *,
+        server_side: Literal[True],
+        **options: Unpack[ServerOptions],
+    ) -> None: ...
+
     def __init__(
         self,
         transport: trio.abc.Stream,
@@ -144,78 +214,52 @@ class TLSStream(trio.abc.HalfCloseableStream):
         *,
         server_side: bool = False,
         host: str | None = None,
-        server_name: str | None = None,
-        check_server_identity: IdentityCheck = check_server_identity,
-        min_dh_size: int = DEFAULT_MIN_DH_SIZE,
-        confirm: bool = False,
-        sni_callback: SNICallback | None = None,
-        request_cert: bool = False,
-        reject_unauthorized: bool = True,
-        alpn_protocols: ALPNProtocols | None = None,
-        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
-        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
-        https_compatible: bool = False,
+        **options: Any,
     ) -> None:
-        policy = None
-        if server_side:
-            policy = ServerPolicy(
-                context,
-                sni_callback=sni_callback,
-                alpn_protocols=alpn_protocols,
-                request_cert=request_cert,
-                reject_unauthorized=reject_unauthorized,
-            )
-            engine = policy.new_engine(https_compatible=https_compatible)
+        if check_flag("server_side", server_side):
+            refuse_unknown(options, ServerOptions.__annotations__.keys(), of="a server's stream")
+            self._set_up_server(transport, ServerPolicy(context, **options))
         else:
-            engine = Engine(
-                context,
-                host=host,
-                server_name=server_name,
-                check_server_identity=check_server_identity,
-                min_dh_size=min_dh_size,
-                reject_unauthorized=reject_unauthorized,
-                alpn_protocols=alpn_protocols,
-                https_compatible=https_compatible,
-            )
-        self._set_up(transport, engine, policy, handshake_timeout, close_timeout, confirm)
+            refuse_unknown(options, ClientStreamOptions.__annotations__.keys(), of="a client's stream")
+            self._set_up(transport, *client_parts(context, host, options))
 
     @classmethod
-    def _over(
-        cls,
-        transport: trio.abc.Stream,
-        engine: Engine,
-        policy: ServerPolicy | None = None,
-        *,
-        handshake_timeout: float,
-        close_timeout: float,
-        confirm: bool = False,
+    def _of_client(
+        cls, transport: trio.abc.Stream, engine: Engine, timeouts: Timeouts, confirm: bool
     ) -> TLSStream:
-        """Return a stream whose engine is made already; a server's is under a policy."""
+        """Return a client's stream whose engine is made already, as `client_parts` does."""
         stream = cls.__new__(cls)
-        stream._set_up(  # noqa: SLF001 - its own
-            transport, engine, policy, handshake_timeout, close_timeout, confirm
-        )
+        stream._set_up(transport, engine, timeouts, confirm)  # noqa: SLF001 - its own
         return stream
+
+    @classmethod
+    def _under(cls, policy: ServerPolicy, transport: trio.abc.Stream) -> TLSStream:
+        """Return a server's stream."""
+        stream = cls.__new__(cls)
+        stream._set_up_server(transport, policy)  # noqa: SLF001 - its own
+        return stream
+
+    def _set_up_server(self, transport: trio.abc.Stream, policy: ServerPolicy) -> None:
+        self._set_up(transport, policy.new_engine(), policy.timeouts, policy=policy)
 
     def _set_up(
         self,
         transport: trio.abc.Stream,
         engine: Engine,
-        policy: ServerPolicy | None,
-        handshake_timeout: float,
-        close_timeout: float,
-        confirm: bool,
+        timeouts: Timeouts,
+        confirm: bool = False,
+        policy: ServerPolicy | None = None,
     ) -> None:
         self.transport_stream = check_transport(transport)
         self.nursery: trio.Nursery | None = None
         self._engine = engine
+        engine.stream = self
         self._policy = policy
-        self._confirm = check_flag("confirm", confirm) and policy is None
-        if self._confirm:
+        self._confirm = confirm
+        if confirm:
             engine.watch_tickets()
         self._link = link_for(transport)
-        self._handshake_timeout = check_seconds("handshake_timeout", handshake_timeout)
-        self._close_timeout = check_seconds("close_timeout", close_timeout)
+        self._timeouts = timeouts
         self._handshake_deadline = math.inf
         self._handshaking = _Turn()
         self._filling = _Turn()
@@ -354,7 +398,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
         Without it, the time runs from the first call of `do_handshake`.
         """
-        self._handshake_deadline = trio.current_time() + self._handshake_timeout
+        self._handshake_deadline = trio.current_time() + self._timeouts.handshake
         return self._handshake_deadline
 
     def handshake_timed_out(self) -> ConnectionFailed:
@@ -362,7 +406,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         if self._failure is not None:
             # It had failed in time; what was not done is sending the alert.
             return self._locate(self._failure.again())
-        seconds = self._handshake_timeout
+        seconds = self._timeouts.handshake
         return self.fail(
             HandshakeTimeout(f"the handshake was not done within {seconds:g} seconds", timeout=seconds)
         )
@@ -375,7 +419,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     await self._drive(engine.read_client_hello)
                 if engine.undecided:
                     try:
-                        await policy.decide(engine)
+                        await policy.decide(self, engine)
                     except ConnectionFailed as error:
                         await self._send_last_words(error)
                         raise self.fail(error) from error.__cause__
@@ -535,7 +579,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._closed = True
         graceful = False
         try:
-            with trio.move_on_after(self._close_timeout):
+            with trio.move_on_after(self._timeouts.close):
                 if polite:
                     await self._say_goodbye()
                 self._link.discard_nowait()
@@ -699,7 +743,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def _send_last_words(self, error: ConnectionFailed) -> None:
         """Fail, and send the alert if the transport takes it within `close_timeout` seconds."""
         self.fail(error)
-        with trio.move_on_after(self._close_timeout):
+        with trio.move_on_after(self._timeouts.close):
             await self._flush_if_possible()
 
     # Failing
@@ -806,23 +850,3 @@ def check_transport(transport: trio.abc.Stream) -> trio.abc.Stream:
     raise ConfigurationTypeError(
         f"the transport must be a trio.abc.Stream. Received {transport!r}", option="transport"
     )
-
-
-def check_seconds(option: str, value: float) -> float:
-    """Return a time-out in seconds, which may be infinite.
-
-    Raises:
-        ConfigurationTypeError: it is no number.
-        ConfigurationError: it is negative, or not a number at all.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationTypeError(
-            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
-        )
-    if not value >= 0:
-        raise ConfigurationError(
-            f'The value of "options.{option}" is out of range. It must be >= 0 seconds. Received {value!r}',
-            code="ERR_OUT_OF_RANGE",
-            option=option,
-        )
-    return value

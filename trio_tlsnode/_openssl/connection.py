@@ -7,18 +7,20 @@ through.
 
 from __future__ import annotations
 
-import weakref
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..alerts import Alert
 from ..diagnosis import DIAGNOSES
 from ..errors import CertificateError, ConnectionFailed
 from ..iana import CIPHER_SUITES
 from ..info import Cipher
-from . import error_queue
+from ..server_flight import selected_cipher_suite
+from . import callbacks, error_queue
 from .buffers import MAX_CIPHERTEXT_RECORD, MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, buffers
 from .library import NULL, ffi, lib
 from .verification import PeerVerification, der_of, ders_of
+
+if TYPE_CHECKING:
+    from ..psk import PreSharedKey
 
 _SSL_read = lib.SSL_read
 _SSL_write = lib.SSL_write
@@ -38,73 +40,6 @@ _TWO_RECORDS = 2 * (5 + 1 + 16)
 _LONGEST_FLIGHT = 64 * 1024
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
-_CLIENT_STEP = lib.SSL_CB_CONNECT_LOOP
-_READ_TICKET = b"SSLv3/TLS read server session ticket"
-_STORE_CTX_SSL = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
-
-# Callbacks are made once and find their connection here: one per connection would be a cycle through C, which
-# only the garbage collector could free, and a freed one is not a crash but a call of somebody else's.
-_connections: weakref.WeakValueDictionary[Any, Connection] = weakref.WeakValueDictionary()
-
-
-@ffi.callback("int(int, X509_STORE_CTX *)", error=0)  # type: ignore[untyped-decorator]
-def on_verify(ok: int, store_ctx: Any) -> int:
-    """``SSL_CTX_set_verify``'s callback."""
-    ssl = ffi.cast("SSL *", lib.X509_STORE_CTX_get_ex_data(store_ctx, _STORE_CTX_SSL))
-    connection = _connections[ssl]
-    verification = connection.verification
-    try:
-        return int(verification is not None and verification.on_verify(ok, store_ctx))
-    except BaseException as interruption:  # noqa: BLE001 - cffi would print it, and forget it
-        connection._interruption = interruption  # noqa: SLF001 - its own
-        return 0
-
-
-# 2 is SSL_TLSEXT_ERR_ALERT_FATAL: 0, cffi's default after an exception, would mean agreement.
-@ffi.callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", error=2)  # type: ignore[untyped-decorator]
-def on_alpn_select(ssl: Any, out: Any, outlen: Any, offered: Any, offered_length: int, _arg: Any) -> int:
-    """``SSL_CTX_set_alpn_select_cb``'s callback: answers with what was decided from the ClientHello."""
-    chosen = _connections[ssl].alpn_choice
-    if chosen is None:
-        return 3  # SSL_TLSEXT_ERR_NOACK
-    protocols = bytes(ffi.buffer(offered, offered_length))
-    position = 0
-    while position < len(protocols):
-        length = protocols[position]
-        if protocols[position + 1 : position + 1 + length] == chosen:
-            out[0] = offered + position + 1
-            outlen[0] = length
-            return 0
-        position += 1 + length
-    # The second hello after a HelloRetryRequest offers something else than the first one did.
-    return 2
-
-
-@ffi.callback("int(SSL *, int *, void *)", error=2)  # type: ignore[untyped-decorator]
-def on_server_name(ssl: Any, alert: Any, _arg: Any) -> int:
-    """``SSL_CTX_set_tlsext_servername_callback``'s callback: asks whether this is the name to go on with.
-
-    It is called for each ClientHello, also where it names nobody.
-    """
-    connection = _connections[ssl]
-    if ffi.string(lib.SSL_get_version(ssl)) != b"TLSv1.3":
-        # There is only one hello, and of a resumed session this would be another one's name.
-        return 0
-    name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
-    host = None if name == NULL else ffi.string(name).decode("latin-1")
-    connection.refusal = connection.refuse_server_name(host)
-    if connection.refusal is None:
-        return 0
-    alert[0] = Alert.illegal_parameter
-    return 2
-
-
-@ffi.callback("void(SSL *, int, int)")  # type: ignore[untyped-decorator]
-def on_info(ssl: Any, where: int, _value: int) -> None:
-    """``SSL_set_info_callback``'s callback: notices session tickets, of which nothing else tells."""
-    if where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
-        _connections[ssl].ticket_arrived = True
-
 
 _ciphers: dict[Any, Cipher] = {}
 
@@ -136,6 +71,7 @@ class Negotiated(NamedTuple):
     session_reused: bool
     verify_result: int
     certificate: bytes | None
+    group: str | None
     peer_chain: tuple[bytes, ...]
     verified_chain: tuple[bytes, ...]
 
@@ -146,6 +82,10 @@ class Connection:
     Attributes:
         verification: The verdict on the peer's chain, if one is to be made.
         alpn_choice: A server's choice of protocol, made from the ClientHello.
+        ocsp_staple: The OCSP response that a server presents with its certificate.
+        psk_choice: A server's pre-shared key of TLS 1.3, found by the identities in the ClientHello.
+        psk_taken: Whether this key is what OpenSSL looked at last.
+        stops_at_certificate: Whether a server ends the handshake as soon as its certificate is chosen.
         refusal: What a callback of OpenSSL's has refused the peer for.
         peer_closed: Whether the peer's close_notify has been read.
         early: What was fed before there is an ``SSL``, or after it was released.
@@ -163,6 +103,7 @@ class Connection:
         "_digested",
         "_error",
         "_interruption",
+        "_kept",
         "_rbio",
         "_rbio_grown",
         "_ssl",
@@ -175,10 +116,14 @@ class Connection:
         "ciphertext_sent",
         "early",
         "flight",
+        "ocsp_staple",
         "peer_closed",
         "plaintext_received",
         "plaintext_sent",
+        "psk_choice",
+        "psk_taken",
         "refusal",
+        "stops_at_certificate",
         "ticket_arrived",
         "verification",
     )
@@ -197,10 +142,16 @@ class Connection:
         # Ciphertext that was fed since everything was digested.
         self._undigested = 0
         self._error: ConnectionFailed | None = None
-        # What went through the verify callback that is no refusal: a KeyboardInterrupt, or a defect.
+        # What a callback of OpenSSL's raised that is no refusal: a KeyboardInterrupt, or a defect.
         self._interruption: BaseException | None = None
+        # Memory that OpenSSL refers to.
+        self._kept: Any = None
         self.verification: PeerVerification | None = None
         self.alpn_choice: bytes | None = None
+        self.ocsp_staple: bytes | None = None
+        self.psk_choice: PreSharedKey | None = None
+        self.psk_taken = False
+        self.stops_at_certificate = False
         self.refusal: ConnectionFailed | None = None
         self.peer_closed = False
         self.early = bytearray()
@@ -220,6 +171,7 @@ class Connection:
         server_side: bool,
         server_name: str | None = None,
         alpn_protocols: bytes | None = None,
+        request_ocsp: bool = False,
     ) -> None:
         """Make the ``SSL`` from an ``SSL_CTX``; nothing is sent yet.
 
@@ -228,6 +180,7 @@ class Connection:
             server_side: Which role to take.
             server_name: What a client sends as SNI.
             alpn_protocols: What a client offers, in wire format.
+            request_ocsp: Whether a client asks for a stapled OCSP response.
         """
         ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
         self._ssl = ssl
@@ -235,7 +188,7 @@ class Connection:
         self._rbio = lib.BIO_new(_MEMORY)
         self._wbio = lib.BIO_new(_MEMORY)
         lib.SSL_set_bio(ssl, self._rbio, self._wbio)
-        _connections[ssl] = self
+        callbacks.connections[ssl] = self
         if server_side:
             lib.SSL_set_accept_state(ssl)
             if self.early:
@@ -250,19 +203,22 @@ class Connection:
             lib.SSL_set_tlsext_host_name(ssl, server_name.encode("ascii"))
         if alpn_protocols is not None:
             lib.SSL_set_alpn_protos(ssl, alpn_protocols, len(alpn_protocols))
+        if request_ocsp:
+            lib.SSL_set_tlsext_status_type(ssl, lib.TLSEXT_STATUSTYPE_ocsp)
 
     def watch_tickets(self) -> None:
         """Let `ticket_arrived` tell when a session ticket has been read."""
-        lib.SSL_set_info_callback(self._ssl, on_info)
+        lib.SSL_set_info_callback(self._ssl, callbacks.on_info)
 
     def release(self) -> None:
         """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
         ssl, self._ssl = self._ssl, None
         self._ssl_ctx = self._rbio = self._wbio = self._borrowed = self.verification = None
-        # Its cause has a traceback, and so may refer to those who hold this object.
-        self._error = None
+        # Their causes have tracebacks, and so may refer to those who hold this object.
+        self._error = self.refusal = None
+        self.psk_choice = self._kept = None
         if ssl is not None:
-            _connections.pop(ssl, None)
+            callbacks.connections.pop(ssl, None)
             ffi.release(ssl)
 
     # Ciphertext
@@ -496,9 +452,83 @@ class Connection:
         finally:
             self._interruption = None
 
-    def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:  # noqa: ARG002 - a subclass's business
+    # What OpenSSL's callbacks ask; a subclass knows
+
+    def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:  # noqa: ARG002
         """Return why a server does not go on with the name in a ClientHello of TLS 1.3, or None."""
         return None
+
+    def judge_staple(self, response: bytes | None) -> None:
+        """Take a server's stapled OCSP response, or hear that there is none; raise to refuse."""
+
+    def client_psk(self, hint: str | None) -> PreSharedKey | None:  # noqa: ARG002
+        """Return a client's pre-shared key, or None."""
+        return None
+
+    def server_psk(self, identity: bytes) -> PreSharedKey | None:  # noqa: ARG002
+        """Return the pre-shared key of a client of TLS 1.2, or None."""
+        return None
+
+    def keep(self, error: BaseException) -> None:
+        """Keep what a callback of OpenSSL's raised; the verb during which it was called raises it.
+
+        Args:
+            error: What it raised.
+        """
+        if isinstance(error, ConnectionFailed):
+            self.refusal = error
+        else:
+            self._interruption = error
+
+    def keep_alive(self, data: bytes) -> Any:
+        """Return a pointer to a copy of bytes that lives as long as the ``SSL``.
+
+        Args:
+            data: The bytes.
+        """
+        self._kept = ffi.new("unsigned char[]", data)
+        return ffi.cast("unsigned char *", self._kept)
+
+    def retried_with(self, digest: str) -> bool:
+        """Whether the suite of the server's HelloRetryRequest has this hash.
+
+        Args:
+            digest: Its name ("SHA256").
+        """
+        suite = selected_cipher_suite(bytes(self.flight or b""))
+        return CIPHER_SUITES.get(suite or 0, "").endswith(digest)
+
+    def stapled_response(self) -> bytes | None:
+        """Return the OCSP response that the server has stapled, or None."""
+        pointer = ffi.new("unsigned char **")
+        length = lib.SSL_get_tlsext_status_ocsp_resp(self._ssl, pointer)
+        if length <= 0 or pointer[0] == NULL:
+            return None
+        return bytes(ffi.buffer(pointer[0], length))
+
+    def peer_chain(self, *, server_side: bool) -> tuple[bytes, ...]:
+        """Return the certificates that the peer presented, its own first.
+
+        Args:
+            server_side: Which role this is.
+        """
+        chain = ders_of(lib.SSL_get_peer_cert_chain(self._ssl))
+        if server_side or not chain:
+            # A server's view of the chain leaves out the client's own certificate.
+            peer = lib.SSL_get_peer_certificate(self._ssl)
+            if peer != NULL:
+                chain = (der_of(peer), *chain)
+                lib.X509_free(peer)
+        return chain
+
+    def verified_chain(self) -> tuple[bytes, ...]:
+        """Return the chain from the peer's certificate to a trusted one, as far as it is verified by now."""
+        return ders_of(lib.SSL_get0_verified_chain(self._ssl))
+
+    def own_certificate(self) -> bytes | None:
+        """Return the certificate that was chosen to be presented, or None."""
+        own = lib.SSL_get_certificate(self._ssl)
+        return None if own == NULL else der_of(own)
 
     def _keep_error(self) -> ConnectionFailed:
         """Take the error that OpenSSL reports, once only, and keep it; what is raised are copies of it.
@@ -531,14 +561,7 @@ class Connection:
         ssl = self._ssl
         alpn, alpn_length = ffi.new("unsigned char **"), ffi.new("unsigned int *")
         lib.SSL_get0_alpn_selected(ssl, alpn, alpn_length)
-        own = lib.SSL_get_certificate(ssl)
-        peer_chain = ders_of(lib.SSL_get_peer_cert_chain(ssl))
-        if server_side or not peer_chain:
-            # A server's view of the chain leaves out the client's own certificate.
-            peer = lib.SSL_get_peer_certificate(ssl)
-            if peer != NULL:
-                peer_chain = (der_of(peer), *peer_chain)
-                lib.X509_free(peer)
+        group = lib.SSL_get0_group_name(ssl)
         return Negotiated(
             protocol=ffi.string(lib.SSL_get_version(ssl)).decode(),
             cipher=_cipher(lib.SSL_get_current_cipher(ssl), ssl),
@@ -547,7 +570,8 @@ class Connection:
             else None,
             session_reused=lib.SSL_session_reused(ssl) == 1,
             verify_result=lib.SSL_get_verify_result(ssl),
-            certificate=None if own == NULL else der_of(own),
-            peer_chain=peer_chain,
-            verified_chain=ders_of(lib.SSL_get0_verified_chain(ssl)),
+            certificate=self.own_certificate(),
+            group=None if group == NULL else ffi.string(group).decode(),
+            peer_chain=self.peer_chain(server_side=server_side),
+            verified_chain=self.verified_chain(),
         )

@@ -8,12 +8,23 @@ from typing import Final
 
 from ..errors import ConfigurationError, FeatureUnavailable
 from ..iana import SUPPORTED_GROUPS
+from ..info import EphemeralKey
 from . import error_queue
 from .library import SSL, features, lib
 from .suggestions import did_you_mean
 
 # By these names, too, OpenSSL and Node know them.
 _OTHER_NAMES: Final = ("P-256", "P-384", "P-521", "prime256v1")
+_IANA_NAMES: Final = {name.lower(): name for name in SUPPORTED_GROUPS.values()} | {
+    "p-256": "secp256r1",
+    "prime256v1": "secp256r1",
+    "p-384": "secp384r1",
+    "p-521": "secp521r1",
+}
+# OpenSSL's short names, which Node shows, where they are not IANA's.
+_SHORT_NAMES: Final = {"x25519": "X25519", "x448": "X448", "secp256r1": "prime256v1"}
+# Of the keys whose size is not in their name, in bits.
+_SIZES: Final = {"x25519": 253, "x448": 448}
 # What OpenSSL understands in front of a name (openssl's SSL_CTX_set1_groups_list).
 _PREFIXES: Final = "?*-"
 
@@ -33,6 +44,28 @@ def get_groups() -> list[str]:
 def _available() -> tuple[str, ...]:
     found = (name for name in SUPPORTED_GROUPS.values() if _has(name))
     return tuple(sorted(found, key=str.lower))
+
+
+def iana_name(group: str) -> str | None:
+    """Return IANA's name of a group that is called by any of its names, in any case; None if it has none."""
+    return _IANA_NAMES.get(group.lower())
+
+
+@functools.cache
+def ephemeral_key(group: str) -> EphemeralKey:
+    """Return the kind of key that a group stands for.
+
+    Args:
+        group: What OpenSSL calls the group.
+    """
+    name = iana_name(group) or group
+    numbers = re.findall(r"[0-9]{3,}", name)
+    size = _SIZES.get(name) or int(numbers[-1] if numbers else 0)
+    if name.startswith("ffdhe"):
+        return EphemeralKey(type="DH", name=None, size=size)
+    return EphemeralKey(
+        type="KEM" if "MLKEM" in name else "ECDH", name=_SHORT_NAMES.get(name, name), size=size
+    )
 
 
 def set_groups(context: SSL.Context, groups: str) -> bool:

@@ -13,9 +13,10 @@ from ..credentials import CertifiedKey
 from ..dh import FFDHE_BITS, DHGroup
 from ..errors import ConfigurationError, ConnectionFailed, FeatureUnavailable
 from ..iana import SIGNATURE_SCHEMES
-from . import error_queue, groups
+from ..psk import PSKRole
+from . import callbacks, error_queue, groups
 from .cipher_list import CipherList
-from .connection import Connection, on_alpn_select, on_server_name, on_verify
+from .connection import Connection
 from .library import NULL, SSL, crypto, features, lib
 from .suggestions import did_you_mean
 
@@ -68,9 +69,12 @@ class SSLContext:
         if server_side:
             if honor_cipher_order:
                 options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
-            lib.SSL_CTX_set_alpn_select_cb(ctx, on_alpn_select, NULL)
-            lib.SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name)
-        lib.SSL_CTX_set_verify(ctx, verify_mode, on_verify)
+            lib.SSL_CTX_set_alpn_select_cb(ctx, callbacks.on_alpn_select, NULL)
+            lib.SSL_CTX_set_tlsext_servername_callback(ctx, callbacks.on_server_name)
+            lib.SSL_CTX_set_tlsext_status_cb(ctx, callbacks.on_status_request)
+        else:
+            lib.SSL_CTX_set_tlsext_status_cb(ctx, callbacks.on_status_response)
+        lib.SSL_CTX_set_verify(ctx, verify_mode, callbacks.on_verify)
         lib.SSL_CTX_set_options(ctx, options)
 
     def set_versions(self, least: str, greatest: str) -> None:
@@ -169,6 +173,38 @@ class SSLContext:
             if bits <= group.bits
         ]
         groups.set_groups(self._context, ":".join(("DEFAULT", *names)))
+
+    def use_pre_shared_keys(self, role: PSKRole, ciphers: CipherList, *, server_side: bool) -> None:
+        """Let connections ask for pre-shared keys.
+
+        Args:
+            role: What has to be known of them beforehand.
+            ciphers: What `set_ciphers` was given.
+            server_side: For which role.
+
+        Raises:
+            FeatureUnavailable: the bindings cannot do it.
+        """
+        if not (features["psk"] and features["psk_tls13"]):
+            raise FeatureUnavailable(
+                "pre-shared keys cannot be used with this build of cryptography", feature="psk"
+            )
+        ctx = self.pointer
+        if not server_side:
+            lib.SSL_CTX_set_psk_client_callback(ctx, callbacks.on_psk_client)
+            lib.SSL_CTX_set_psk_use_session_callback(ctx, callbacks.on_psk_use_session)
+            return
+        if role.identity_hint is not None:
+            lib.SSL_CTX_use_psk_identity_hint(ctx, role.identity_hint)
+        lib.SSL_CTX_set_psk_find_session_callback(ctx, callbacks.on_psk_find_session)
+        if role.hash != "SHA384":
+            # With this one and without a certificate, OpenSSL prefers suites with SHA-256.
+            lib.SSL_CTX_set_psk_server_callback(ctx, callbacks.on_psk_server)
+        if role.hash is not None:
+            # Only these can use the key.
+            suites = sorted(ciphers.tls13, key=lambda name: not name.endswith(str(role.hash)))
+            self._context.set_tls13_ciphersuites(":".join(suites).encode())
+            lib.SSL_CTX_set_options(ctx, lib.SSL_OP_CIPHER_SERVER_PREFERENCE)
 
     def fault_at_start(self) -> ConnectionFailed | None:
         """Return what a client fails of before it has sent anything, or None.

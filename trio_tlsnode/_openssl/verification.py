@@ -108,7 +108,7 @@ class PeerVerification:
         reject: bool,
         at: dt.datetime | None = None,
         host: str = "",
-        check_identity: Callable[[str, Certificate], object] | None = None,
+        check_identity: Callable[[str, Certificate | None], object] | None = None,
     ) -> None:
         """Prepare a verdict.
 
@@ -142,9 +142,7 @@ class PeerVerification:
         if depth > 0:
             return True
         self._judged = True
-        # A check of the application's is asked only about chains that are trusted.  The standard one tells of
-        # a wrong name in any case, so that nobody mends the chain only to learn of the name.
-        if self._check_identity is check_server_identity or (self._check_identity and not self.problems):
+        if self._asks_for_identity:
             certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx)))
             self.identity_error = self._refusal(certificate)
         if not self._reject:
@@ -156,7 +154,31 @@ class PeerVerification:
         lib.X509_STORE_CTX_set_error(store_ctx, lib.X509_V_ERR_HOSTNAME_MISMATCH)
         return False
 
-    def _refusal(self, certificate: Certificate) -> IdentityError | None:
+    def without_handshake(self, certificate: Certificate | None, result: int) -> CertificateError | None:
+        """Return the verdict on a peer that presented nothing: it resumed a session, or has a pre-shared key.
+
+        Args:
+            certificate: What it presented when the session was made, or None.
+            result: What OpenSSL's verification gave then.
+        """
+        if certificate is not None:
+            at = dt.datetime.now(dt.UTC) if self._at is None else self._at
+            if result == lib.X509_V_OK and certificate.valid_to < at:
+                result = lib.X509_V_ERR_CERT_HAS_EXPIRED
+            if result != lib.X509_V_OK:
+                self.problems.append(CertificateProblem(name_of(result), text_of(result), 0, certificate))
+        if self._asks_for_identity:
+            self.identity_error = self._refusal(certificate)
+        return self.error()
+
+    @property
+    def _asks_for_identity(self) -> bool:
+        # A check of the application's is asked only about chains that are trusted.  The standard one tells of
+        # a wrong name in any case, so that nobody mends the chain only to learn of the name.
+        check = self._check_identity
+        return check is check_server_identity or (check is not None and not self.problems)
+
+    def _refusal(self, certificate: Certificate | None) -> IdentityError | None:
         assert self._check_identity is not None
         try:
             result = self._check_identity(self._host, certificate)
@@ -168,7 +190,7 @@ class PeerVerification:
             result = TypeError("it is called within OpenSSL and may not be async")
         return self._refused(result, certificate) if isinstance(result, Exception) else None
 
-    def _refused(self, refusal: Exception, certificate: Certificate) -> IdentityError:
+    def _refused(self, refusal: Exception, certificate: Certificate | None) -> IdentityError:
         if isinstance(refusal, IdentityError):
             return refusal.again()
         error = IdentityError(
@@ -214,8 +236,3 @@ def certificate_error(
         problems=tuple(problems),
         hint=hint(problems, peer=peer, at=at),
     )
-
-
-def resumed_problem(result: int, certificate: Certificate | None) -> CertificateProblem:
-    """Return the verify result that a resumed session carries as a problem of the peer's certificate."""
-    return CertificateProblem(name_of(result), text_of(result), 0, certificate)

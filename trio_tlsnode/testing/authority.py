@@ -18,14 +18,15 @@ from typing import Final, Literal, TypedDict
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ExtensionOID
 
 try:
     import trustme
@@ -33,6 +34,17 @@ except ImportError as missing:
     raise ImportError("the test kit needs trustme: pip install 'trio-tlsnode[testing]'") from missing
 
 KeyType = Literal["EC", "RSA"]
+OCSPStatus = Literal["good", "revoked", "unknown"]
+UnsuccessfulStatus = Literal[
+    "malformed_request", "internal_error", "try_later", "sig_required", "unauthorized"
+]
+
+_OCSP_STATUS: Final = {
+    "good": ocsp.OCSPCertStatus.GOOD,
+    "revoked": ocsp.OCSPCertStatus.REVOKED,
+    "unknown": ocsp.OCSPCertStatus.UNKNOWN,
+}
+_RESPONDER_ID: Final = {"name": ocsp.OCSPResponderEncoding.NAME, "key": ocsp.OCSPResponderEncoding.HASH}
 
 _PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 _KEY_TYPES: Final = {"EC": trustme.KeyType.ECDSA, "RSA": trustme.KeyType.RSA}
@@ -108,9 +120,10 @@ class IssuedCertificate:
 class Authority:
     """A certificate authority for tests.
 
-    `good` and `client` issue what those accept who trust `ca`.  Each other method makes a certificate or a
-    revocation list with one fault, and names the result of verifying it: OpenSSL's ``X509_V_ERR_`` name of
-    the first error.  A verifier that goes on after an error, as Node.js does, may report a later one.
+    `good`, `client` and `must_staple` issue what those accept who trust `ca`.  Each other method makes a
+    certificate, a revocation list or an OCSP response with one fault, and names the result of verifying it:
+    OpenSSL's ``X509_V_ERR_`` name of the first error.  A verifier that goes on after an error, as Node.js
+    does, may report a later one.  The results of OCSP responses are those of `trio_tlsnode`.
 
     Names are what trustme takes: DNS names ("localhost", ``"*.example.com"``), IP addresses ("::1"), networks
     and e-mail addresses.  They become subject alternative names.  To give none is a ValueError.
@@ -136,7 +149,7 @@ class Authority:
         self._key_type: KeyType = key_type
         # The root, then the intermediates that were needed so far, each signed by the one before it.
         self._line = [trustme.CA(path_length=_DEFAULT_DEPTH + 1, key_type=_KEY_TYPES[key_type])]
-        self._revoked: list[x509.Certificate] = []
+        self._revoked: dict[x509.Certificate, x509.ReasonFlags | None] = {}
 
     @property
     def ca(self) -> bytes:
@@ -145,15 +158,38 @@ class Authority:
 
     # Without fault
 
-    def good(self, *names: str, intermediates: int = 0, key_type: KeyType | None = None) -> IssuedCertificate:
+    def good(
+        self,
+        *names: str,
+        intermediates: int = 0,
+        key_type: KeyType | None = None,
+        ocsp_url: str | None = None,
+    ) -> IssuedCertificate:
         """Issue a certificate without fault, for servers and for clients.
 
         Args:
             names: Whom it is for.
             intermediates: How many of them stand between it and the root.
             key_type: Its key; by default the authority's type.
+            ocsp_url: Where its OCSP responder is, if it shall name one.
         """
-        return self._issue(self._issuer(intermediates), *names, key_type=key_type)
+        issuer = self._issuer(intermediates)
+        issued = self._issue(issuer, *names, key_type=key_type)
+        return issued if ocsp_url is None else _with_optional(issued, issuer, _access(ocsp_url))
+
+    def must_staple(
+        self, *names: str, intermediates: int = 0, ocsp_url: str | None = None
+    ) -> IssuedCertificate:
+        """Issue a certificate that must come with an OCSP response (RFC 7633): without, OCSP_NO_RESPONSE.
+
+        Args:
+            names: Whom it is for.
+            intermediates: How many of them stand between it and the root.
+            ocsp_url: Where its OCSP responder is, if it shall name one.
+        """
+        feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+        issued = self.good(*names, intermediates=intermediates, ocsp_url=ocsp_url)
+        return _with_optional(issued, self._issuer(intermediates), feature)
 
     def client(self, common_name: str, *names: str, intermediates: int = 0) -> IssuedCertificate:
         """Issue a certificate without fault, for clients alone.
@@ -259,7 +295,9 @@ class Authority:
             names: Whom it is for.
         """
         issued = self.good(*names)
-        return _with_leaf(issued, _pem("CERTIFICATE", _last_bit_flipped(issued.certificate)))
+        return _with_leaf(
+            issued, _pem("CERTIFICATE", _last_bit_flipped(issued.certificate.public_bytes(Encoding.DER)))
+        )
 
     def unreadable_date(
         self, *names: str, field: Literal["not_before", "not_after"] = "not_after"
@@ -389,19 +427,18 @@ class Authority:
 
     # Revocation
 
-    def revoke(self, issued: IssuedCertificate) -> None:
-        """Put a certificate of this authority on the revocation lists that are made from now on.
+    def revoke(self, issued: IssuedCertificate, *, reason: x509.ReasonFlags | None = None) -> None:
+        """Revoke a certificate of this authority, by the lists and OCSP responses that are made from now on.
 
         Args:
             issued: The certificate.
+            reason: Why, if they shall say so.
 
         Raises:
             ValueError: the certificate is of another authority.
         """
-        certificate = issued.certificate
-        if all(certificate.issuer != _certificate(issuer).subject for issuer in self._line):
-            raise ValueError("only its own authority can revoke a certificate")
-        self._revoked.append(certificate)
+        self._issuer_of(issued)
+        self._revoked[issued.certificate] = reason
 
     def crl(self) -> bytes:
         """Make the revocation lists of the root and of each intermediate so far, PEM, one after the other.
@@ -422,7 +459,8 @@ class Authority:
 
     def bad_signature_crl(self) -> bytes:
         """Make the lists of `crl`, with signatures that are wrong in one bit: CRL_SIGNATURE_FAILURE."""
-        return b"".join(_pem("X509 CRL", _last_bit_flipped(self._crl(issuer))) for issuer in self._line)
+        lists = (self._crl(issuer).public_bytes(Encoding.DER) for issuer in self._line)
+        return b"".join(_pem("X509 CRL", _last_bit_flipped(der)) for der in lists)
 
     def unreadable_date_crl(self, field: Literal["last_update", "next_update"] = "next_update") -> bytes:
         """Make the lists of `crl`, with a date that is none.
@@ -439,6 +477,142 @@ class Authority:
         )
         return b"".join(_pem("X509 CRL", der) for der in patched)
 
+    # OCSP
+
+    def ocsp_response(
+        self,
+        issued: IssuedCertificate,
+        *,
+        status: OCSPStatus | None = None,
+        responder: IssuedCertificate | Literal["issuer", "delegate"] = "issuer",
+        named_by: Literal["name", "key"] = "name",
+        algorithm: HashAlgorithm | None = None,
+        this_update: dt.datetime = _BEGINNING,
+        next_update: dt.datetime | None = _END,
+    ) -> bytes:
+        """Make an OCSP response to a certificate, DER.
+
+        Args:
+            issued: The certificate.
+            status: What it says: CERT_REVOKED and OCSP_CERT_UNKNOWN are the results of "revoked" and
+                "unknown".  None is "revoked" after `revoke`, else "good".
+            responder: Who signs it: the certificate's issuer; one whom the issuer has certified for that; or
+                the owner of this certificate and key.
+            named_by: How it names who has signed it.
+            algorithm: The hash by which it names the certificate's issuer; None is SHA-1, as all do.
+            this_update: From when it is.
+            next_update: When the next one is due; None if it shall not say so.
+
+        Raises:
+            ValueError: the certificate is of another authority.
+        """
+        certificate, issuer = issued.certificate, _certificate(self._issuer_of(issued))
+        if responder == "issuer":
+            signer = _with_key(self._issuer_of(issued))
+        else:
+            signer = self._delegate(issued) if responder == "delegate" else responder
+        if status is None:
+            status = "revoked" if certificate in self._revoked else "good"
+        builder = (
+            ocsp.OCSPResponseBuilder()
+            .add_response(
+                certificate,
+                issuer,
+                algorithm or SHA1(),  # noqa: S303 - it only names the issuer
+                _OCSP_STATUS[status],
+                this_update,
+                next_update,
+                revocation_time=self._now - _DAY if status == "revoked" else None,
+                revocation_reason=self._revoked.get(certificate) if status == "revoked" else None,
+            )
+            .responder_id(_RESPONDER_ID[named_by], signer.certificate)
+        )
+        if signer.certificate != issuer:
+            builder = builder.certificates([signer.certificate])
+        return builder.sign(_load_key(signer.key), SHA256()).public_bytes(Encoding.DER)
+
+    def expired_ocsp_response(self, issued: IssuedCertificate) -> bytes:
+        """Make a response that was to be replaced a day ago: OCSP_HAS_EXPIRED.
+
+        Args:
+            issued: The certificate.
+        """
+        return self.ocsp_response(issued, next_update=self._now - _DAY)
+
+    def not_yet_valid_ocsp_response(self, issued: IssuedCertificate) -> bytes:
+        """Make a response that is of tomorrow: OCSP_NOT_YET_VALID.
+
+        Args:
+            issued: The certificate.
+        """
+        return self.ocsp_response(issued, this_update=self._now + _DAY)
+
+    def bad_signature_ocsp_response(self, issued: IssuedCertificate) -> bytes:
+        """Make a response whose signature is wrong in one bit: OCSP_SIGNATURE_FAILURE.
+
+        Args:
+            issued: The certificate.
+        """
+        return _last_bit_flipped(self.ocsp_response(issued))
+
+    def unauthorized_ocsp_response(
+        self,
+        issued: IssuedCertificate,
+        *,
+        responder: Literal["stranger", "without purpose", "expired"] = "stranger",
+    ) -> bytes:
+        """Make a response by somebody who may not: OCSP_RESPONDER_UNAUTHORIZED.
+
+        Args:
+            issued: The certificate.
+            responder: Who signs it: another authority; or one whom the issuer has certified, but not for
+                OCSP; or for OCSP, until a day ago.
+        """
+        if responder == "stranger":
+            signer = self._stranger().ca_with_key()
+        elif responder == "expired":
+            signer = self._delegate(issued, not_after=self._now - _DAY)
+        else:
+            signer = self._delegate(issued, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self.ocsp_response(issued, responder=signer)
+
+    def wrong_ocsp_response(self, issued: IssuedCertificate) -> bytes:
+        """Make a response to another certificate of the same issuer: OCSP_WRONG_CERTIFICATE.
+
+        Args:
+            issued: The certificate that it is not for.
+        """
+        intermediates = self._line.index(self._issuer_of(issued))
+        return self.ocsp_response(self.good("somebody-else.invalid", intermediates=intermediates))
+
+    def unsuccessful_ocsp_response(self, status: UnsuccessfulStatus = "try_later") -> bytes:
+        """Make a response in which the responder gives no answer: OCSP_RESP_INVALID.
+
+        Args:
+            status: Why not (RFC 6960, section 4.2.1).
+        """
+        reason = ocsp.OCSPResponseStatus[status.upper()]
+        return ocsp.OCSPResponseBuilder.build_unsuccessful(reason).public_bytes(Encoding.DER)
+
+    def ca_with_key(self, *, intermediates: int = 0) -> IssuedCertificate:
+        """Return a certificate of the authority's own and its key, for responders such as ``openssl ocsp``.
+
+        Args:
+            intermediates: Which one: that of the root (0), or of its first (1) or a further intermediate.
+        """
+        return _with_key(self._issuer(intermediates))
+
+    def index(self, *issued: IssuedCertificate) -> bytes:
+        """Return the index file of ``openssl ca`` for some certificates: what ``openssl ocsp -index`` reads.
+
+        Args:
+            issued: The certificates that a responder shall know.
+
+        Raises:
+            ValueError: a certificate is of another authority.
+        """
+        return b"".join(map(self._index_line, issued))
+
     @property
     def _root_key(self) -> _PrivateKey:
         return _private_key(self._line[0])
@@ -449,6 +623,23 @@ class Authority:
         while len(self._line) <= intermediates:
             self._line.append(self._line[-1].create_child_ca(_KEY_TYPES[self._key_type]))
         return self._line[intermediates]
+
+    def _issuer_of(self, issued: IssuedCertificate) -> trustme.CA:
+        for issuer in self._line:
+            if _certificate(issuer).subject == issued.certificate.issuer:
+                return issuer
+        raise ValueError("only its own authority can speak of a certificate")
+
+    def _delegate(
+        self,
+        issued: IssuedCertificate,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.OCSP_SIGNING,
+        not_after: dt.datetime = _END,
+    ) -> IssuedCertificate:
+        issuer = self._issuer_of(issued)
+        delegate = self._issue(issuer, "responder.invalid", not_after=not_after)
+        usage = x509.ExtendedKeyUsage([purpose])
+        return _with_leaf(delegate, _signed(delegate.certificate, _private_key(issuer), usage))
 
     def _stranger(self) -> Authority:
         return Authority(now=self._now, key_type=self._key_type)
@@ -492,11 +683,28 @@ class Authority:
             .next_update(next_update)
             .add_extension(x509.CRLNumber(len(self._revoked)), critical=False)
         )
-        for revoked in self._revoked:
+        for revoked, reason in self._revoked.items():
             if revoked.issuer == certificate.subject:
                 entry = x509.RevokedCertificateBuilder(revoked.serial_number, self._now - _DAY)
+                if reason is not None:
+                    entry = entry.add_extension(x509.CRLReason(reason), critical=False)
                 builder = builder.add_revoked_certificate(entry.build())
         return builder.sign(_private_key(issuer), SHA256())
+
+    def _index_line(self, issued: IssuedCertificate) -> bytes:
+        self._issuer_of(issued)
+        certificate = issued.certificate
+        number = f"{certificate.serial_number:X}"
+        number = number.zfill(len(number) + len(number) % 2)
+        flag, revoked = b"V", b""
+        if certificate in self._revoked:
+            flag, revoked = b"R", _digits(self._now - _DAY)
+            if (reason := self._revoked[certificate]) is not None:
+                revoked += f",{reason.value}".encode()
+        until = _digits(certificate.not_valid_after_utc)
+        return b"\t".join(
+            (flag, until, revoked, number.encode(), b"unknown", f"/serialNumber={number}\n".encode())
+        )
 
 
 def _certificate(ca: trustme.CA) -> x509.Certificate:
@@ -505,6 +713,10 @@ def _certificate(ca: trustme.CA) -> x509.Certificate:
 
 def _private_key(ca: trustme.CA) -> _PrivateKey:
     return _load_key(ca.private_key_pem.bytes())
+
+
+def _with_key(ca: trustme.CA) -> IssuedCertificate:
+    return IssuedCertificate(_pkcs8(_private_key(ca)), ca.cert_pem.bytes())
 
 
 def _load_key(pem: bytes) -> _PrivateKey:
@@ -521,6 +733,20 @@ def _with_leaf(issued: IssuedCertificate, leaf: bytes) -> IssuedCertificate:
     return dataclasses.replace(issued, cert=leaf + issued.intermediates)
 
 
+def _with_optional(
+    issued: IssuedCertificate, issuer: trustme.CA, extension: x509.ExtensionType
+) -> IssuedCertificate:
+    """Return the certificate with an extension that who does not know it may ignore."""
+    return _with_leaf(issued, _signed(issued.certificate, _private_key(issuer), extension, critical=False))
+
+
+def _access(ocsp_url: str) -> x509.AuthorityInformationAccess:
+    place = x509.UniformResourceIdentifier(ocsp_url)
+    return x509.AuthorityInformationAccess(
+        [x509.AccessDescription(AuthorityInformationAccessOID.OCSP, place)]
+    )
+
+
 def _signed(
     original: x509.Certificate,
     key: _PrivateKey,
@@ -529,6 +755,7 @@ def _signed(
     public_key: rsa.RSAPublicKey | None = None,
     not_after: dt.datetime | None = None,
     without: Collection[x509.ObjectIdentifier] = (),
+    critical: bool = True,
 ) -> bytes:
     """Return the certificate with some of its facts replaced, signed with the key, as PEM."""
     replaced = {*without, *(extension.oid for extension in extensions)}
@@ -542,7 +769,7 @@ def _signed(
         extensions=[extension for extension in original.extensions if extension.oid not in replaced],
     )
     for extension in extensions:
-        builder = builder.add_extension(extension, critical=True)
+        builder = builder.add_extension(extension, critical=critical)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -584,14 +811,17 @@ def _encoded(date: dt.datetime) -> bytes:
     return _der(0x18, date.strftime("%Y%m%d%H%M%SZ").encode())
 
 
+def _digits(date: dt.datetime) -> bytes:
+    return _encoded(date)[2:]
+
+
 def _no_date(date: bytes) -> bytes:
     """Return the encoded date with nines for its digits: month 99."""
     return date[:2] + b"9" * len(date[2:-1]) + date[-1:]
 
 
-def _last_bit_flipped(original: x509.Certificate | x509.CertificateRevocationList) -> bytes:
-    """Return it with another signature, whose last bit is the last of all."""
-    der = original.public_bytes(Encoding.DER)
+def _last_bit_flipped(der: bytes) -> bytes:
+    """Return what is signed with another signature, whose last bit is the last of all."""
     return der[:-1] + bytes((der[-1] ^ 1,))
 
 

@@ -1,0 +1,53 @@
+"""Timeouts: how long a peer may hold a connection up, in seconds on Trio's clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from .errors import ConfigurationError, ConfigurationTypeError
+
+DEFAULT_HANDSHAKE_TIMEOUT: Final = 120.0
+DEFAULT_CLOSE_TIMEOUT: Final = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The time-outs of a connection.
+
+    Attributes:
+        handshake: How long the handshake may take.
+        close: How long saying goodbye may take.
+    """
+
+    handshake: float = DEFAULT_HANDSHAKE_TIMEOUT
+    close: float = DEFAULT_CLOSE_TIMEOUT
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time-out.
+
+        Raises:
+            ConfigurationError: one is no number of seconds.
+        """
+        check_seconds("handshake_timeout", self.handshake)
+        check_seconds("close_timeout", self.close)
+
+
+def check_seconds(option: str, value: float) -> float:
+    """Return a time-out in seconds, which may be infinite.
+
+    Raises:
+        ConfigurationTypeError: it is no number.
+        ConfigurationError: it is negative, or not a number at all.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
+        )
+    if not value >= 0:
+        raise ConfigurationError(
+            f'The value of "options.{option}" is out of range. It must be >= 0 seconds. Received {value!r}',
+            code="ERR_OUT_OF_RANGE",
+            option=option,
+        )
+    return value
