@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
 from trio_tlsnode.ocsp_stapler import Fetch, OCSPStapler
@@ -260,6 +260,32 @@ async def test_a_certificate_that_is_revoked_loses_its_good_response_at_once(
     responder.answer = lambda: response(status="revoked")
     await trio.sleep_until(1801)
     assert staple(stapler) is None
+
+
+@pytest.mark.feature("A10")
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+async def test_a_server_staples_for_its_clients(
+    version: str, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    async def handler(stream: tls.TLSStream) -> None:
+        pass
+
+    async def stapled(**asking: bool) -> bytes | None:
+        client, transport = memory_stream_pair()
+        nursery.start_soon(server.handle, transport)
+        options: Any = {"ca": AUTHORITY.ca, "min_version": version, "max_version": version, **asking}
+        async with await tls.wrap_client(client, host="localhost", **options) as stream:
+            return stream.info.ocsp_response
+
+    good = response()
+    stapler = await started(nursery, Responder(lambda: good))
+    context = tls.SecureContext(**ISSUED.options, ca=AUTHORITY.ca)
+    server = tls.TLSServer(handler, context, ocsp_callback=stapler)
+    assert await stapled() is None
+    assert stapler.statistics().certificates == 0
+    assert await stapled(request_ocsp=True) is None
+    await wait_all_tasks_blocked()
+    assert await stapled(request_ocsp=True) == good
 
 
 # When responders are asked
@@ -519,12 +545,14 @@ async def test_who_waits_for_a_certificate_that_is_forgotten_gets_nothing(
 
 
 async def test_cancelling_it_ends_its_requests_and_releases_who_waits(mock_clock: MockClock) -> None:
-    ended = []
+    ended: list[str] = []
 
     async def client(url: str, request: bytes) -> bytes:
         try:
             return await trio.sleep_forever()
         finally:
+            # A handshake that comes while it ends.
+            assert stapler(certificate(naming(URL)), ISSUER) is None
             ended.append(url)
 
     async def wait() -> None:

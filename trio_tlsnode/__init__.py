@@ -36,8 +36,10 @@ from .identity import check_server_identity
 from .info import Cipher, ConnectionInfo, EphemeralKey, StreamStatistics
 from .listener import TLSListener
 from .negotiation import Choice, ServerOptions
+from .ocsp_stapler import OCSPStapler, StaplerStatistics
 from .psk import PreSharedKey
 from .server import ServerStatistics, TLSServer
+from .sessions import SessionCache, SessionCacheStatistics
 from .stream import ClientStreamOptions, TLSStream
 from .supervision import TLSClientErrors
 
@@ -64,12 +66,16 @@ __all__ = [
     "HandshakeTimeout",
     "IdentityError",
     "NotTLS",
+    "OCSPStapler",
     "PeerAlert",
     "PreSharedKey",
     "ProtocolError",
     "SecureContext",
     "ServerOptions",
     "ServerStatistics",
+    "SessionCache",
+    "SessionCacheStatistics",
+    "StaplerStatistics",
     "StreamStatistics",
     "TLSClientErrors",
     "TLSError",

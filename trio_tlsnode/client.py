@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import errno
-import functools
 import os
-import socket
-from collections.abc import Callable
-from typing import Any, Final, Unpack, cast
+from collections.abc import Hashable
+from typing import Any, Final, NamedTuple, Unpack, cast
 
 import trio
 
+from .connect_errors import connect_error
 from .context import ContextOptions, SecureContext, shared_context
-from .errors import ConfigurationError, ConfigurationTypeError, ConnectError
+from .dialing import DEFAULT_DELAY, Dialer, Family
+from .engine import Engine
+from .errors import ConfigurationError, ConfigurationTypeError, PeerAlert, ProtocolError
 from .option_names import refuse_unknown
+from .peer_sessions import PeerSessions
+from .sessions import SessionCache
 from .stream import ClientStreamOptions, TLSStream, check_transport, client_parts
+from .tcp_options import TCPOptions, check_port
+from .timeouts import Timeouts
 
 
 class ClientOptions(ContextOptions, ClientStreamOptions, total=False):
-    """The options of a client: those of `SecureContext` and those of `ClientStreamOptions`."""
+    """The options of a client: those of `SecureContext`, those of `ClientStreamOptions`, and a cache.
+
+    Attributes:
+        session_cache: Where sessions are kept, to be resumed by the next connection to the same peer under
+            the same trust.  `connect` has one for each run of Trio by default; None does without.
+    """
+
+    session_cache: SessionCache | None
 
 
+_UNSET: Final = object()
 _OPTIONS: Final = ClientOptions.__annotations__.keys()
+# Those that `connect` names itself are never among its others, but may have been meant.
+_CONNECT_OPTIONS: Final = _OPTIONS | {
+    *("family", "local_address", "local_port", "no_delay", "keep_alive", "happy_eyeballs_delay")
+}
 _CONTEXT_OPTIONS: Final = frozenset(ContextOptions.__annotations__)
 
 
@@ -30,17 +46,33 @@ async def connect(
     port: int = 443,
     *,
     context: SecureContext | None = None,
+    family: Family | None = None,
+    local_address: str | None = None,
+    local_port: int = 0,
+    no_delay: bool = True,
+    keep_alive: bool | float = False,
+    happy_eyeballs_delay: float | None = DEFAULT_DELAY,
     **options: Unpack[ClientOptions],
 ) -> TLSStream:
     """Connect to a TLS server over TCP and do the handshake (Node's ``tls.connect``).
 
-    Bound the whole by a cancel scope; the handshake has a time-out of its own.
+    Bound the whole by a cancel scope; the handshake has a time-out of its own.  Names are resolved by
+    `trio.socket.getaddrinfo`; another way (Node's ``lookup``) is a `trio.abc.HostnameResolver`, given to
+    `trio.socket.set_custom_hostname_resolver`.
 
     Args:
         host: The name or IP address; of several addresses, the first that answers (RFC 8305).
         port: The port, 0 to 65535.
         context: What the connection is made from.  Without it, the options of `SecureContext` may be given
             directly; equal options share one context.
+        family: The only address family to use, "IPv4" or "IPv6" (Node's 4 and 6 will do); None, or 0, is both.
+        local_address: The IP address to connect from; None leaves it to the system.
+        local_port: The port to connect from; 0 leaves it to the system.
+        no_delay: Send small pieces of data at once, instead of waiting for more (``TCP_NODELAY``).
+        keep_alive: Probe a connection on which nothing happens (``SO_KEEPALIVE``); a number is after how many
+            seconds, rounded up, at most 32767.
+        happy_eyeballs_delay: How long an attempt to connect is alone before the next address is tried as
+            well, in seconds; None waits until it has failed.
         **options: As `ClientStreamOptions` and `SecureContext` explain them.
 
     Returns:
@@ -55,16 +87,17 @@ async def connect(
 
     Cancelling closes what was opened.
     """
+    refuse_unknown(options, _CONNECT_OPTIONS, of="a client")
     _check_host(host)
-    _check_port(port)
-    over = _prepared(context, host, options)
-    try:
-        transport = await trio.open_tcp_stream(host, port)
-    except OSError as error:
-        raise _connect_error(error, host, port) from error
-    except UnicodeError as error:
-        raise ConfigurationError(f"{host!r} is no host name: {error}", option="host") from error
-    return await _handshake(transport, over)
+    check_port("port", port)
+    dialer = Dialer(
+        family=family, local_address=local_address, local_port=local_port, delay=happy_eyeballs_delay
+    )
+    tcp_options = TCPOptions(no_delay=no_delay, keep_alive=keep_alive)
+    prepared = _prepared(context, host, options, place=(host.lower(), port), cached=True)
+    transport = await dialer.dial(host, port)
+    tcp_options.apply(transport.socket)
+    return await _handshake(transport, prepared)
 
 
 async def connect_unix(
@@ -91,12 +124,12 @@ async def connect_unix(
 
     Cancelling closes what was opened.
     """
-    over = _prepared(context, host, options)
+    prepared = _prepared(context, host, options, place=os.fspath(path), cached=False)
     try:
         transport = await trio.open_unix_socket(os.fspath(path))
     except OSError as error:
-        raise _connect_error(error, os.fsdecode(path), None) from error
-    return await _handshake(transport, over)
+        raise connect_error(error, os.fsdecode(path), None) from error
+    return await _handshake(transport, prepared)
 
 
 async def wrap_client(
@@ -125,36 +158,82 @@ async def wrap_client(
     """
     check_transport(stream)
     try:
-        over = _prepared(context, host, options)
+        prepared = _prepared(context, host, options, place=None, cached=False)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return await _handshake(stream, over)
+    return await _handshake(stream, prepared)
 
 
-_Over = Callable[[trio.abc.Stream], TLSStream]
+# Of each run of Trio its own: it belongs to one thread and has one clock.
+_sessions_of_run: Final[trio.lowlevel.RunVar[SessionCache]] = trio.lowlevel.RunVar("trio_tlsnode sessions")
 
 
-def _prepared(context: SecureContext | None, host: str | None, options: ClientOptions) -> _Over:
-    """Return what makes the stream over a transport: options are refused before there is one."""
+class _Prepared(NamedTuple):
+    """What a client's options give, before there is a transport, so that bad ones are refused by then."""
+
+    engine: Engine
+    timeouts: Timeouts
+    confirm: bool
+    sessions: PeerSessions | None
+
+
+def _prepared(
+    context: SecureContext | None, host: str | None, options: ClientOptions, *, place: Hashable, cached: bool
+) -> _Prepared:
+    """Return what the stream is made of.
+
+    Args:
+        context: As for `connect`.
+        host: As for `connect`.
+        options: As for `connect`.
+        place: What tells the peer from all others, beside its name.
+        cached: Whether sessions are kept if no option says so.
+    """
     context, rest = _split(context, options)
+    cache = rest.pop("session_cache", _UNSET)
     engine, timeouts, confirm = client_parts(context, host, rest)
-    return functools.partial(
-        TLSStream._of_client,  # noqa: SLF001 - a second constructor
-        engine=engine,
-        timeouts=timeouts,
-        confirm=confirm,
-    )
+    own_session = rest.get("session") is not None or rest.get("psk") is not None
+    if cache is _UNSET:
+        cache = _session_cache_of_this_run() if cached and not own_session else None
+    elif cache is not None:
+        if not isinstance(cache, SessionCache):
+            raise ConfigurationTypeError(
+                f"session_cache must be a SessionCache or None. Received {cache!r}", option="session_cache"
+            )
+        if own_session:
+            raise ConfigurationError(
+                "session_cache does not go with session, nor with psk, whose sessions nobody can verify",
+                option="session_cache",
+            )
+    sessions = None if cache is None else PeerSessions(cache, engine, place)
+    return _Prepared(engine, timeouts, confirm, sessions)
 
 
-async def _handshake(transport: trio.abc.Stream, over: _Over) -> TLSStream:
-    owner: trio.abc.AsyncResource = transport
+def _session_cache_of_this_run() -> SessionCache:
     try:
-        owner = stream = over(transport)
+        return _sessions_of_run.get()
+    except LookupError:
+        cache = SessionCache()
+        _sessions_of_run.set(cache)
+        return cache
+
+
+async def _handshake(transport: trio.abc.Stream, prepared: _Prepared) -> TLSStream:
+    owner: trio.abc.AsyncResource = transport
+    engine, timeouts, confirm, sessions = prepared
+    try:
+        owner = stream = TLSStream._of_client(  # noqa: SLF001 - a second constructor
+            transport, engine, timeouts, confirm
+        )
         await stream.do_handshake()
-    except BaseException:
+    except BaseException as error:
+        if sessions is not None and isinstance(error, (PeerAlert, ProtocolError)):
+            sessions.forget()
         await trio.aclose_forcefully(owner)
         raise
+    if sessions is not None:
+        sessions.settle()
     return stream
 
 
@@ -175,37 +254,3 @@ def _split(context: SecureContext | None, options: ClientOptions) -> tuple[Secur
 def _check_host(host: str) -> None:
     if not isinstance(host, str):
         raise ConfigurationTypeError(f"host must be a str. Received {host!r}", option="host")
-
-
-def _check_port(port: int) -> None:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise ConfigurationTypeError(f"port must be an int. Received {port!r}", option="port")
-    if not 0 <= port <= 65535:
-        raise ConfigurationError(
-            f"port must be >= 0 and < 65536. Received {port}", code="ERR_SOCKET_BAD_PORT", option="port"
-        )
-
-
-def _connect_error(error: OSError, host: str, port: int | None) -> ConnectError:
-    """Return why there is no connection; of several addresses that failed, the first one's reason."""
-    first = error
-    while first.errno is None and first.__cause__ is not None:
-        # Trio gathers what each address gave in a group, as the cause of one OSError.
-        cause = first.__cause__
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if not isinstance(cause, OSError):
-            break
-        first = cause
-    if isinstance(first, socket.gaierror):
-        code = "EAI_AGAIN" if first.errno == socket.EAI_AGAIN else "ENOTFOUND"
-        return ConnectError(
-            f"the name cannot be resolved ({first.strerror})", code=code, host=host, port=port
-        )
-    if first.errno is None:
-        # The resolver knew the name, and no address for it.
-        return ConnectError(str(first), code="ENOTFOUND", host=host, port=port)
-    code = errno.errorcode.get(first.errno, "ECONNREFUSED")
-    # Trio puts the address into the text, where a ConnectError has it already.
-    reason = os.strerror(first.errno) if first.errno else str(first)
-    return ConnectError(reason, code=code, host=host, port=port)

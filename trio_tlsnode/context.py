@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from . import ca_store
 from ._openssl.cipher_list import parse_ciphers
-from ._openssl.groups import check_groups, iana_name
+from ._openssl.groups import check_groups, iana_name, is_curve_of_tls12
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERSIONS, SSLContext
 from .certificates import Certificate
 from .credentials import (
@@ -37,7 +37,9 @@ from .credentials import (
 from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
+from .ocsp import OCSPMode
 from .psk import PSKRole
+from .sessions import KEY_NAME_SIZE, Session
 
 # How many contexts made from options given directly to connect() are kept for the next call.
 _SHARED_CONTEXTS: Final = 64
@@ -48,6 +50,9 @@ _SESSION_TIMEOUT: Final = 300.0
 # What NIST SP 800-57 sets beside P-256 and Ed25519.
 _DH_BITS_FOR_CURVES: Final = 3072
 _MAX_INT: Final = 2**31 - 1
+# OpenSSL's names for how keys are exchanged up to TLS 1.2: by a group of the server's own, and by none.
+_DHE: Final = ("kDHE", "kDHEPSK")
+_WITHOUT_GROUP: Final = ("kRSA", "kPSK", "kRSAPSK")
 # OpenSSL's SSL_MAX_SID_CTX_LENGTH.
 _MAX_SESSION_ID_CONTEXT: Final = 32
 # What a client can fail of before it has sent anything: the option at fault, and what to do.
@@ -77,6 +82,16 @@ _SECURITY_LEVEL_REMEDY: Final = (
     "{} needs a lower security level: add @SECLEVEL=0 to ciphers, as in "
     'ciphers="DEFAULT@SECLEVEL=0"; it is broken and only for peers that cannot be renewed'
 )
+
+
+class _Role(NamedTuple):
+    """What an ``SSL_CTX`` is for; those of one context differ in nothing else."""
+
+    server_side: bool
+    verify_mode: int
+    psk: PSKRole | None
+    ocsp: OCSPMode | None
+    resumable: bool
 
 
 class IssuedBy(NamedTuple):
@@ -168,10 +183,12 @@ class _Settings:
     ) -> _Settings:
         _refuse_engines(client_cert_engine, private_key_engine, private_key_identifier)
         suites = _text("ciphers", ciphers) or defaults.ciphers
-        least, greatest = _with_suites(suites, *_versions(min_version, max_version, secure_protocol))
         if groups is not None and ecdh_curve is not None:
             raise ConfigurationError("groups and ecdh_curve are two names of one option", option="ecdh_curve")
         required = _required_groups(require_groups, groups if ecdh_curve is None else ecdh_curve)
+        least, greatest = _with_groups(
+            required, *_with_suites(suites, *_versions(min_version, max_version, secure_protocol))
+        )
         own_trust = ca_store.parse(ca)
         curves = "groups" if ecdh_curve is None else "ecdh_curve"
         return cls(
@@ -197,7 +214,8 @@ class _Settings:
             session_id_context=_session_id_context(session_id_context),
         )
 
-    def build(self, *, server_side: bool, verify_mode: int) -> SSLContext:
+    def build(self, role: _Role) -> SSLContext:
+        server_side, verify_mode = role.server_side, role.verify_mode
         ctx = SSLContext(
             server_side=server_side,
             verify_mode=verify_mode,
@@ -206,7 +224,7 @@ class _Settings:
         )
         self._negotiate(ctx, dhe=not server_side or self.dhparam is not None)
         if server_side and self.dhparam is not None:
-            group = self._dh_group(self.dhparam)
+            group = self.dh_group(self.dhparam)
             ctx.set_dh_group(group)
             if self.groups == "auto":
                 ctx.prefer_dh_group(group)
@@ -217,13 +235,22 @@ class _Settings:
         if self.verification_time is not None:
             ctx.verify_at(int(self.verification_time.timestamp()))
         ctx.set_session_timeout(int(self.session_timeout))
-        if server_side:
-            ctx.set_session_id_context(self._session_digest(verify_mode))
+        ctx.set_session_id_context(
+            self.session_digest(server_side=server_side, verify_mode=verify_mode, ocsp=role.ocsp)
+        )
+        if role.psk is not None:
+            ctx.use_pre_shared_keys(role.psk, parse_ciphers(self.ciphers), server_side=server_side)
+        if not role.resumable:
+            ctx.forget_sessions()
         return ctx
 
     def _negotiate(self, ctx: SSLContext, *, dhe: bool) -> None:
         # Ciphers first: their @SECLEVEL decides which keys and groups are too small.
-        ctx.set_ciphers(parse_ciphers(self.ciphers), dhe=dhe)
+        without = (
+            *(() if dhe and not self.required_groups else _DHE),
+            *(_WITHOUT_GROUP if self.required_groups else ()),
+        )
+        ctx.set_ciphers(parse_ciphers(self.ciphers), without=without)
         ctx.set_versions(self.min_version, self.max_version)
         if self.groups != "auto":
             ctx.set_groups(self.groups)
@@ -281,7 +308,7 @@ class _Settings:
         elif certified_keys:
             ctx.present_chain(certified_keys[0].chain[1:])
 
-    def _dh_group(self, dhparam: DHGroup | Literal["auto"]) -> DHGroup:
+    def dh_group(self, dhparam: DHGroup | Literal["auto"]) -> DHGroup:
         """Return the group; "auto" is as strong as the strongest key."""
         if dhparam != "auto":
             return dhparam
@@ -315,15 +342,27 @@ class _Settings:
                 return candidate
         return None
 
-    def _session_digest(self, verify_mode: int) -> bytes:
-        """Return what ties a session to the trust under which it was made: 32 bytes."""
+    def session_digest(self, *, server_side: bool, verify_mode: int, ocsp: OCSPMode | None = None) -> bytes:
+        """Return what ties a session to the trust under which it was made: 32 bytes.
+
+        Args:
+            server_side: For which role.  A client's session is tied to its own certificates too, as a server
+                that resumes remembers who the client was.
+            verify_mode: OpenSSL's bits for whether the peer must be verified.
+            ocsp: How a client judges OCSP responses.
+        """
         digest = hashlib.sha256(
             bytes((verify_mode, self.allow_partial_trust_chain))
             + b"".join(crl.crl.fingerprint(hashes.SHA256()) for crl in self.crls)
         )
         digest.update(_fingerprint(self.trusted))
         digest.update(_fingerprint(self.credentials.trusted))
-        digest.update(self.session_id_context or b"")
+        if server_side:
+            digest.update(self.session_id_context or b"")
+        else:
+            digest.update((ocsp or "").encode())
+            for pair in self.credentials.certified_keys:
+                digest.update(pair.chain[0].fingerprint(hashes.SHA256()))
         return digest.digest()
 
 
@@ -361,8 +400,9 @@ class SecureContext:
         secure_options: Bits of `trio_tlsnode.options`, in addition to those that are always set.
         groups: Key-exchange groups separated by colons, most preferred first ("X25519MLKEM768:X25519"), or
             "auto" for OpenSSL's own choice; names in any case.
-        require_groups: The same list, in place of `groups`: a connection whose keys were not exchanged in one
-            of these is refused, as where an older version exchanges them by RSA.
+        require_groups: The same list, in place of `groups`, of names alone: a connection whose keys are not
+            exchanged in one of these is refused.  Up to TLS 1.2 this leaves the suites with ECDHE, and if no
+            elliptic curve is among the groups ("X25519MLKEM768"), there is TLS 1.3 alone.
         ecdh_curve: Node's name for `groups`.
         sigalgs: Signature algorithms separated by colons, most preferred first
             ("RSA-PSS+SHA256:ECDSA+SHA256").
@@ -382,13 +422,14 @@ class SecureContext:
         FeatureUnavailable: the linked OpenSSL lacks what was asked for.
     """
 
-    __slots__ = ("__weakref__", "_identities", "_issued", "_settings", "_ssl_ctxs")
+    __slots__ = ("__weakref__", "_identities", "_issued", "_settings", "_ssl_ctxs", "_ticket_key_names")
 
     _settings: _Settings
-    _ssl_ctxs: dict[tuple[bool, int, PSKRole | None], SSLContext]
+    _ssl_ctxs: dict[_Role, SSLContext]
     # This context with the credentials of others.
     _identities: weakref.WeakKeyDictionary[SecureContext, SecureContext]
     _issued: dict[bytes, IssuedBy]
+    _ticket_key_names: dict[SSLContext, bytes | None]
 
     def __init__(self, **options: Unpack[ContextOptions]) -> None:
         self._adopt(_Settings.parse(**options))
@@ -398,6 +439,7 @@ class SecureContext:
         object.__setattr__(self, "_ssl_ctxs", {})
         object.__setattr__(self, "_identities", weakref.WeakKeyDictionary())
         object.__setattr__(self, "_issued", {})
+        object.__setattr__(self, "_ticket_key_names", {})
         # What OpenSSL refuses is refused here and now.
         server_side = self.has_identity or settings.dhparam is not None
         ctx = self.ssl_ctx(server_side=server_side, verify_mode=VERIFY_NONE if server_side else VERIFY_PEER)
@@ -410,6 +452,10 @@ class SecureContext:
     def has_identity(self) -> bool:
         """Whether there is a certificate or key to present, as every server needs."""
         return bool(self._settings.credentials.certified_keys)
+
+    def check_server_side(self) -> None:
+        """Raise `ConfigurationError` if no server can use this context; it may be one without a certificate."""
+        self.ssl_ctx(server_side=True, verify_mode=VERIFY_NONE)
 
     @property
     def verification_time(self) -> dt.datetime | None:
@@ -429,10 +475,17 @@ class SecureContext:
         return self._settings.required_groups
 
     @property
+    def dh_bits(self) -> int | None:
+        """The size of the Diffie-Hellman group that a server has of its own, in bits."""
+        settings = self._settings
+        return None if settings.dhparam is None else settings.dh_group(settings.dhparam).bits
+
+    @property
     def can_use_psk(self) -> bool:
         """Whether a pre-shared key could be used: in TLS 1.3 always, before it with suites for it."""
-        settings = self._settings
-        return settings.max_version == "TLSv1.3" or parse_ciphers(settings.ciphers).pre_shared
+        if self._settings.max_version == "TLSv1.3":
+            return True
+        return self.ssl_ctx(server_side=False, verify_mode=VERIFY_PEER).has_psk_suites
 
     @property
     def max_version(self) -> str:
@@ -451,8 +504,7 @@ class SecureContext:
                 other._settings.credentials,
                 trusted=self._settings.credentials.trusted,
             )
-            merged = SecureContext.__new__(SecureContext)
-            merged._adopt(dataclasses.replace(self._settings, credentials=credentials))  # noqa: SLF001 - its own
+            merged = self._with(dataclasses.replace(self._settings, credentials=credentials))
             self._identities[other] = merged
         return merged
 
@@ -470,7 +522,15 @@ class SecureContext:
             )
         return found
 
-    def ssl_ctx(self, *, server_side: bool, verify_mode: int, psk: PSKRole | None = None) -> SSLContext:
+    def ssl_ctx(
+        self,
+        *,
+        server_side: bool,
+        verify_mode: int,
+        psk: PSKRole | None = None,
+        ocsp: OCSPMode | None = None,
+        resumable: bool = True,
+    ) -> SSLContext:
         """Return the ``SSL_CTX`` for a role, made when the role is first taken.
 
         Each demand on client certificates has its own, so that no session made under one resumes under
@@ -480,15 +540,63 @@ class SecureContext:
             server_side: Which role.
             verify_mode: OpenSSL's bits for whether the peer must be verified.
             psk: What connections with pre-shared keys need; None allows none.
+            ocsp: How a client judges OCSP responses: what was not judged resumes only where it need not be.
+            resumable: Servers: whether sessions can be resumed, and are given to clients to be.
         """
-        role = (server_side, verify_mode, psk)
+        role = _Role(server_side, verify_mode, psk, ocsp, resumable)
         ctx = self._ssl_ctxs.get(role)
         if ctx is None:
-            ctx = self._settings.build(server_side=server_side, verify_mode=verify_mode)
-            if psk is not None:
-                ctx.use_pre_shared_keys(psk, parse_ciphers(self._settings.ciphers), server_side=server_side)
-            self._ssl_ctxs[role] = ctx
+            ctx = self._ssl_ctxs[role] = self._settings.build(role)
         return ctx
+
+    def ticket_key_name(self, *, verify_mode: int, psk: PSKRole | None) -> bytes | None:
+        """Return the name of the keys of a server's tickets, or None if it has none.
+
+        OpenSSL does not tell it, so the context shakes hands with itself, once.
+
+        Args:
+            verify_mode: As for `ssl_ctx`.
+            psk: As for `ssl_ctx`.
+        """
+        server = self.ssl_ctx(server_side=True, verify_mode=verify_mode, psk=psk)
+        if server not in self._ticket_key_names:
+            session = server.sample_session(self.ssl_ctx(server_side=False, verify_mode=VERIFY_NONE))
+            ticket = None if session is None else Session.parse(session).ticket
+            self._ticket_key_names[server] = None if ticket is None else ticket[:KEY_NAME_SIZE]
+        return self._ticket_key_names[server]
+
+    def session_id_context(self, *, verify_mode: int, ocsp: OCSPMode | None) -> bytes:
+        """Return what a client's session says of the trust under which it was made.
+
+        Args:
+            verify_mode: As for `ssl_ctx`.
+            ocsp: As for `ssl_ctx`.
+        """
+        return self._settings.session_digest(server_side=False, verify_mode=verify_mode, ocsp=ocsp)
+
+    def renewed(self) -> SecureContext:
+        """Return a context of the same options, with ticket keys of its own."""
+        return self._with(self._settings)
+
+    def differs_in_credentials_alone(self, other: SecureContext) -> bool:
+        """Whether another context has the same options, keys and certificates left aside.
+
+        Args:
+            other: The other one.
+        """
+        mine, others = self._settings, other._settings
+        return mine == dataclasses.replace(others, credentials=mine.credentials)
+
+    @property
+    def session_timeout(self) -> float:
+        """How long a server's session may be resumed, in seconds."""
+        return self._settings.session_timeout
+
+    @classmethod
+    def _with(cls, settings: _Settings) -> SecureContext:
+        context = cls.__new__(cls)
+        context._adopt(settings)  # noqa: SLF001 - its own
+        return context
 
     def __repr__(self) -> str:
         settings = self._settings
@@ -500,9 +608,7 @@ class SecureContext:
 
 @functools.lru_cache(_SHARED_CONTEXTS)
 def _context_of(settings: _Settings) -> SecureContext:
-    context = SecureContext.__new__(SecureContext)
-    context._adopt(settings)  # noqa: SLF001 - a second constructor
-    return context
+    return SecureContext._with(settings)  # noqa: SLF001 - a second constructor
 
 
 def shared_context(options: ContextOptions) -> SecureContext:
@@ -520,9 +626,9 @@ def shared_context(options: ContextOptions) -> SecureContext:
 def _required_groups(value: str | None, groups: str | None) -> tuple[str, ...]:
     """Return the groups one of which must be used; empty if there is no such demand."""
     option = "require_groups"
-    names = _text(option, value)
-    if names is None:
+    if value is None:
         return ()
+    names = check_text(option, value)
     if groups is not None:
         raise ConfigurationError(
             "require_groups says which groups may be used, and groups would say it again", option=option
@@ -534,6 +640,19 @@ def _required_groups(value: str | None, groups: str | None) -> tuple[str, ...]:
             f"{option} takes the names of groups separated by colons. Received {value!r}", option=option
         )
     return tuple(filter(None, required))
+
+
+def _with_groups(required: tuple[str, ...], least: str, greatest: str) -> tuple[str, str]:
+    """Return the oldest and the newest version of those in which keys can be exchanged as is required."""
+    if not required or any(map(is_curve_of_tls12, required)):
+        return least, greatest
+    if greatest != "TLSv1.3":
+        raise ConfigurationError(
+            f"no suitable groups: require_groups has none for {greatest}. Received {':'.join(required)!r}",
+            code="ERR_SSL_NO_SUITABLE_GROUPS",
+            option="require_groups",
+        )
+    return "TLSv1.3", greatest
 
 
 def _text(option: str, value: str | None) -> str | None:

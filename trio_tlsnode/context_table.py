@@ -1,4 +1,9 @@
-"""ContextTable: a server's contexts, by the names that they are for."""
+"""ContextTable: a server's contexts, by the names that they are for.
+
+What a client sends is printable ASCII (RFC 6066, section 3): names in other letters as their A-labels, which
+is how a pattern in other letters is read too.  Case, and a dot at the end, make no difference.  An IP
+address, which no client should send, is a name like any other.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import dataclasses
 
 from .context import SecureContext
 from .errors import ConfigurationError, ConfigurationTypeError
+from .identity import to_ascii
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,19 +43,25 @@ def _label_matches(pattern: str, label: str) -> bool:
 
 
 class ContextTable:
-    """Contexts by the names that they are for; the time of a look-up does not grow with their number."""
+    """Contexts by the names that they are for.
+
+    The time of a look-up does not grow with the number of names, nor with that of patterns, unless they have
+    the same labels behind their last wildcard.
+    """
 
     def __init__(self) -> None:
         self._added = 0
         self._exact: dict[str, tuple[int, SecureContext]] = {}
-        # Keyed by the labels behind the last one with a wildcard, so that a name has few keys to look under.
-        self._patterns: dict[tuple[str, ...], list[_Pattern]] = {}
+        # Keyed by the labels behind the last one with a wildcard, so that a name has few keys to look under;
+        # then by all labels, the one that was added last at the end.
+        self._patterns: dict[tuple[str, ...], dict[tuple[str, ...], _Pattern]] = {}
 
     def add(self, pattern: str, context: SecureContext) -> None:
-        """Add a context for a name; ``*`` matches within one label.
+        """Add a context for a name, in place of the one for the same pattern; ``*`` matches within one label.
 
         Raises:
-            ConfigurationError: the pattern is empty, or `context` is no SecureContext.
+            ConfigurationError: the pattern is empty or no host name, no server could be made of the context,
+                or an argument has the wrong type.
         """
         if not isinstance(pattern, str) or not isinstance(context, SecureContext):
             raise ConfigurationTypeError(
@@ -62,13 +74,19 @@ class ContextTable:
                 code="ERR_TLS_REQUIRED_SERVER_NAME",
                 option="add_context",
             )
+        try:
+            labels = _labels(".".join(map(to_ascii, pattern.split("."))))
+        except ValueError as error:
+            raise ConfigurationError(f"{pattern!r} is no host name: {error}", option="add_context") from error
+        context.check_server_side()
         self._added += 1
-        labels = _labels(pattern)
         if "*" not in pattern:
             self._exact[".".join(labels)] = (self._added, context)
             return
         last = max(index for index, label in enumerate(labels) if "*" in label)
-        self._patterns.setdefault(labels[last + 1 :], []).append(_Pattern(self._added, labels, context))
+        alike = self._patterns.setdefault(labels[last + 1 :], {})
+        alike.pop(labels, None)
+        alike[labels] = _Pattern(self._added, labels, context)
 
     def find(self, server_name: str) -> SecureContext | None:
         """Return the context that was added last of those whose pattern matches, or None."""
@@ -76,7 +94,7 @@ class ContextTable:
         order, found = self._exact.get(".".join(labels), (0, None))
         if self._patterns:
             for start in range(1, len(labels) + 1):
-                for pattern in reversed(self._patterns.get(labels[start:], ())):
+                for pattern in reversed(self._patterns.get(labels[start:], {}).values()):
                     if pattern.order < order:
                         break
                     if pattern.matches(labels):

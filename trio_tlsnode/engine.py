@@ -11,14 +11,15 @@ import enum
 import inspect
 import ipaddress
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from ._openssl.buffers import PLAINTEXT_SIZE, buffers
 from ._openssl.connection import Connection, Negotiated
 from ._openssl.groups import ephemeral_key, iana_name
 from ._openssl.library import pointer_to
-from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED
+from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED, SSLContext
 from ._openssl.verification import PeerVerification, certificate_error
 from .alerts import Alert
 from .alpn import (
@@ -49,8 +50,9 @@ from .errors import (
 from .identity import check_server_identity, to_ascii
 from .info import ConnectionInfo, EphemeralKey
 from .ocsp import OCSPMode, ocsp_problem
-from .psk import PreSharedKey, PSKRole
-from .server_flight import ephemeral_dh_bits
+from .psk import PreSharedKey, PSKRole, psk_identity, psk_session
+from .server_flight import ephemeral_dh_bits, uses_dhe
+from .sessions import Session
 
 if TYPE_CHECKING:
     from .stream import TLSStream
@@ -67,6 +69,9 @@ OCSPResponseCallback = Callable[[bytes | None], object]
 ClientPSKCallback = Callable[[str | None], PreSharedKey | None]
 """A client's ``psk``: given the server's hint, or None; returns a key, or None to do without.  It may not be
 async."""
+
+SessionCallback = Callable[[bytes], object]
+"""``on_session``: given a session that can be resumed later.  It may not be async."""
 
 FindPSK = Callable[["TLSStream", bytes], PreSharedKey | None]
 """Finds the key of an identity that a client of TLS 1.2 names, or returns None."""
@@ -111,6 +116,9 @@ class Engine(Connection):
             refuse.
         ocsp: Client: ask for a response and judge it: "verify" accepts that there is none, unless the
             certificate says that there must be ("must staple"), "require" does not.
+        session: Client: a session to resume, from `session` or `on_session` of an earlier connection.  Where
+            it cannot be used, or was made under another trust, the handshake is a full one.
+        on_session: Client: called with each session that can be resumed later.  It may not be async.
         psk: Client: called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`, or
             None to do without, which in TLS 1.2 ends a handshake whose suite needs one.
         request_cert: Server: ask the client for a certificate.
@@ -142,13 +150,15 @@ class Engine(Connection):
         "_min_dh_size",
         "_ocsp",
         "_ocsp_problem",
+        "_offered",
         "_on_ocsp_response",
         "_psk",
-        "_psk_used",
+        "_psk_choice",
         "_psk_without_hint",
         "_reader",
         "_reject_unauthorized",
         "_request_cert",
+        "_session_listeners",
         "_stream",
         "_used",
         "client_hello",
@@ -174,6 +184,8 @@ class Engine(Connection):
         on_ocsp_response: OCSPResponseCallback | None = None,
         ocsp: OCSPMode | None = None,
         psk: ClientPSKCallback | None = None,
+        session: bytes | bytearray | memoryview | None = None,
+        on_session: SessionCallback | None = None,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
         alpn_protocols: ALPNProtocols | None = None,
@@ -200,8 +212,9 @@ class Engine(Connection):
         # How much of the thread's outgoing buffer is ours, between a step and `collect`.
         self._used = 0
         self._stream: weakref.ref[TLSStream] | None = None
+        self._session_listeners: list[SessionCallback] = []
         self._find_psk: FindPSK | None = None
-        self._psk_used: PreSharedKey | None = None
+        self._psk_choice: PreSharedKey | None = None
         self._reader: ClientHelloReader | None = None
         self._malformed: MalformedClientHello | None = None
         if server_side:
@@ -232,7 +245,10 @@ class Engine(Connection):
         )
         self.open(
             context.ssl_ctx(
-                server_side=False, verify_mode=VERIFY_PEER, psk=None if psk is None else PSKRole()
+                server_side=False,
+                verify_mode=VERIFY_PEER,
+                psk=None if psk is None else PSKRole(),
+                ocsp=self._ocsp,
             ),
             server_side=False,
             server_name=self.server_name,
@@ -241,6 +257,12 @@ class Engine(Connection):
             or on_ocsp_response is not None
             or ocsp is not None,
         )
+        self._offered: Session | None = None
+        if session is not None:
+            self.offer(bytes(session) if isinstance(session, (bytearray, memoryview)) else session)
+        if on_session is not None:
+            check_callable("on_session", on_session)
+            self.tell_sessions(partial(self._call, "on_session", on_session))
 
     @property
     def stream(self) -> TLSStream | None:
@@ -250,6 +272,94 @@ class Engine(Connection):
     @stream.setter
     def stream(self, stream: TLSStream) -> None:
         self._stream = weakref.ref(stream)
+
+    # Sessions
+
+    def offer(self, session: bytes) -> bool:
+        """Offer a session, if this connection could have made it; return whether it does.
+
+        Args:
+            session: The session.
+
+        Raises:
+            ConfigurationError: it is none.
+            ConfigurationTypeError: it is not bytes.
+        """
+        parsed = Session.parse(session)
+        if not self._may_resume(parsed):
+            return False
+        if not self.offer_session(session):
+            raise ConfigurationError("session: OpenSSL cannot read it", option="session")
+        self._offered = parsed
+        return True
+
+    @property
+    def session_key(self) -> Hashable:
+        """What a session of this connection may not cross, beside the place where the peer is."""
+        return (
+            self.context,
+            self.server_name,
+            self._identity,
+            self._alpn_protocols,
+            self._ocsp,
+            self._reject_unauthorized,
+        )
+
+    def _may_resume(self, session: Session) -> bool:
+        trust = self.context.session_id_context(verify_mode=VERIFY_PEER, ocsp=self._ocsp)
+        if not session.resumable or session.session_id_context != trust:
+            return False
+        if session.server_name != self.server_name or (session.verify_result and self._reject_unauthorized):
+            return False
+        if session.peer_certificate is None:
+            # It was made with a pre-shared key, which in TLS 1.3 would be offered beside it.
+            return self._psk is not None and session.protocol != "TLSv1.3"
+        # Without SNI, nothing in the session tells for whom it is.
+        verification = self.verification
+        assert verification is not None
+        return self.server_name is not None or verification.is_for_peer(Certificate(session.peer_certificate))
+
+    def tell_sessions(self, listener: SessionCallback) -> None:
+        """Call a listener with each session that can be resumed later, from now on.
+
+        Args:
+            listener: Called with the session.  What it raises fails the connection.
+        """
+        if not self._session_listeners:
+            self.watch_tickets()
+        self._session_listeners.append(listener)
+
+    def on_ticket(self) -> None:
+        """Tell of a session, as its ticket has just been read."""
+        super().on_ticket()
+        if self.info is None:
+            # Up to TLS 1.2: the session is what it will be at the end of the handshake.
+            return
+        try:
+            self._tell_session()
+        except ConnectionFailed as error:
+            # Whatever OpenSSL is doing at the moment goes on; the next call raises this.
+            self._error = error.again()
+
+    def _tell_session(self) -> None:
+        session = self.current_session() if self._session_listeners else None
+        if session is not None:
+            for listener in self._session_listeners:
+                listener(session)
+
+    @property
+    def session(self) -> bytes | None:
+        """The newest session that can be resumed, or None.
+
+        In TLS 1.3 a client has none before the server's first ticket has been read.  A server's is only good
+        to be looked at.  None once the connection is closed.
+        """
+        if self.info is None:
+            return None
+        session = self.current_session()
+        if session is None or not (self.server_side or Session.parse(session).resumable):
+            return None
+        return session
 
     # Ciphertext
 
@@ -369,6 +479,8 @@ class Engine(Connection):
         request_cert: bool | None = None,
         reject_unauthorized: bool | None = None,
         ocsp_staple: bytes | None = None,
+        tickets_of: SecureContext | None = None,
+        resumable: bool = True,
         psk: PreSharedKey | None = None,
         psk_role: PSKRole | None = None,
         find_psk: FindPSK | None = None,
@@ -381,6 +493,8 @@ class Engine(Connection):
             request_cert: Whether to ask the client for a certificate; None leaves it as it was.
             reject_unauthorized: Whether to refuse a client that is not verified; None leaves it as it was.
             ocsp_staple: The OCSP response to present with the certificate, DER.
+            tickets_of: Whose ticket keys to use, if not `context`'s; it may differ in credentials alone.
+            resumable: Whether a session may be resumed, and made for it.
             psk: The pre-shared key for one of the identities in the hello.
             psk_role: What connections that may use pre-shared keys need; None allows none.
             find_psk: Finds the key of a client of TLS 1.2, which names its identity later.
@@ -396,15 +510,22 @@ class Engine(Connection):
             self.verification = PeerVerification(
                 peer="client", reject=self._reject_unauthorized, at=context.verification_time
             )
-            verify_mode = VERIFY_REQUIRED if self._reject_unauthorized else VERIFY_PEER
-        else:
-            verify_mode = VERIFY_NONE
+        verify_mode = verify_mode_for(self._request_cert, self._reject_unauthorized)
         self.ocsp_staple = ocsp_staple
-        self.psk_choice = psk
+        self._psk_choice = psk
         self._find_psk = find_psk
         self.early[:0] = self._reader.received
         self._reader = None
-        self.open(context.ssl_ctx(server_side=True, verify_mode=verify_mode, psk=psk_role), server_side=True)
+
+        def ssl_ctx(context: SecureContext) -> SSLContext:
+            return context.ssl_ctx(
+                server_side=True, verify_mode=verify_mode, psk=psk_role, resumable=resumable
+            )
+
+        if tickets_of is None:
+            self.open(ssl_ctx(context), server_side=True)
+        else:
+            self.open(ssl_ctx(tickets_of), server_side=True, presents=ssl_ctx(context))
 
     def certificate_for_client(self, context: SecureContext) -> bytes | None:
         """Return the certificate that a server will present to this client, DER; None if it will not.
@@ -432,16 +553,20 @@ class Engine(Connection):
         return None
 
     def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
-        """Refuse the peer before there are keys; the alert is pending, in the clear.
+        """Refuse the peer; the alert is pending.
 
         Args:
             error: Why.
-            alert: What the peer is told.
+            alert: What the peer is told, in the clear.  Once the handshake is done, OpenSSL can only say
+                goodbye.
 
         Raises:
             ConnectionFailed: a copy of `error`, which is from now on what this connection failed of.
         """
-        self._held = alert.plaintext_record()
+        if self.info is None:
+            self._held = alert.plaintext_record()
+        else:
+            self.send_close_notify()
         # A frame whose own exception is among its variables is a cycle: raised is a copy.
         self._error = error
         raise error.again()
@@ -451,7 +576,8 @@ class Engine(Connection):
         super().release()
         # Who keeps an error keeps this object, and the peer chose how much this is.
         self.early, self.flight, self._malformed = bytearray(), None, None
-        self._find_psk = self._psk_used = None
+        self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = None
+        self._session_listeners.clear()
         if self._reader is not None:
             self._reader.received.clear()
 
@@ -540,8 +666,21 @@ class Engine(Connection):
             raise CallbackError(f"psk returned {type(psk).__name__}, not a PreSharedKey", callback="psk")
         if hint is None:
             self._psk_without_hint = (psk,)
-        self._psk_used = psk
         return psk
+
+    def client_psk_session(self, *, retried: bool) -> tuple[bytes, bytes] | None:
+        """Return the identity of a client's pre-shared key of TLS 1.3, and the session for it, or None.
+
+        Args:
+            retried: Whether the server has chosen a cipher suite already, by a HelloRetryRequest.
+
+        Raises:
+            CallbackError: `psk` raised, or returned what it may not.
+        """
+        psk = self.client_psk(None)
+        if psk is None or (retried and not self.retried_with(psk.hash)):
+            return None
+        return psk.identity.encode(), self._session_for(psk)
 
     def server_psk(self, identity: bytes) -> PreSharedKey | None:
         """Return the pre-shared key of a client of TLS 1.2, or None.
@@ -553,9 +692,25 @@ class Engine(Connection):
             CallbackError: `psk` raised, or returned what it may not.
         """
         stream = self.stream
-        if self._find_psk is not None and stream is not None:
-            self._psk_used = self._find_psk(stream, identity)
-        return self._psk_used
+        return None if self._find_psk is None or stream is None else self._find_psk(stream, identity)
+
+    def server_psk_session(self, identity: bytes) -> bytes | None:
+        """Return the session that stands for the pre-shared key of a client of TLS 1.3, or None.
+
+        Args:
+            identity: One of those that the client names; others may be tickets.
+        """
+        psk = self._psk_choice
+        return None if psk is None or psk.identity.encode() != identity else self._session_for(psk)
+
+    def _session_for(self, psk: PreSharedKey) -> bytes:
+        # A server's is tied to its trust by OpenSSL.
+        trust = (
+            b""
+            if self.server_side
+            else self.context.session_id_context(verify_mode=VERIFY_PEER, ocsp=self._ocsp)
+        )
+        return psk_session(psk, timeout=int(self.context.session_timeout), session_id_context=trust)
 
     @staticmethod
     def _call(option: str, callback: Any, *args: object) -> Any:
@@ -603,7 +758,7 @@ class Engine(Connection):
         chain = tuple(Certificate(der) for der in negotiated.peer_chain)
         peer = Certificate.chain(negotiated.peer_chain) if chain else None
         asked = not self.server_side or self._request_cert
-        psk = self._used_psk(negotiated) if peer is None else None
+        psk = self._used_psk(negotiated)
         error = self._verdict(peer, negotiated, by_psk=psk is not None) if asked else None
         # OpenSSL keeps what it had built of a chain that it did not trust in the end.
         trusted = error is None or isinstance(error, IdentityError)
@@ -616,6 +771,11 @@ class Engine(Connection):
                     "the server's Diffie-Hellman group is unknown: more came before it than is kept",
                     code="ERR_TLS_DH_PARAM_SIZE",
                 )
+            )
+        if self.server_side and self.alpn_choice is not None and negotiated.alpn_protocol is None:
+            # OpenSSL compares the two hellos around a HelloRetryRequest in little more than their lists.
+            self._give_up(
+                ProtocolError("the client no longer offers a protocol", code="ERR_SSL_BAD_EXTENSION")
             )
         exchanged = self._ephemeral_key(negotiated)
         self._check_group(negotiated)
@@ -635,13 +795,25 @@ class Engine(Connection):
             verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
             ocsp_response=None if self.server_side else self.stapled_response(),
         )
-        self.verification = self.flight = None
+        self.verification = self.flight = self._psk_choice = self._psk_without_hint = None
+        if negotiated.protocol != "TLSv1.3" and not self.server_side and self._session_listeners:
+            self._tell_older_session()
         return self.info
+
+    def _tell_older_session(self) -> None:
+        """Tell of the session of a handshake up to TLS 1.2, unless it is the one that was offered."""
+        session = self.current_session()
+        assert session is not None
+        made, offered = Session.parse(session), self._offered
+        if offered is not None and (made.ticket, made.session_id) == (offered.ticket, offered.session_id):
+            return
+        if made.resumable:
+            self._tell_session()
 
     def _hides_dh_size(self, negotiated: Negotiated) -> bool:
         """Whether a server has chosen a group, and said so behind so much that it was not seen."""
         return (
-            negotiated.cipher.standard_name.startswith("TLS_DHE_")
+            uses_dhe(negotiated.cipher.standard_name)
             and not negotiated.session_reused
             and ephemeral_dh_bits(bytes(self.flight or b"")) is None
         )
@@ -674,20 +846,21 @@ class Engine(Connection):
         return certificate_error(problems, peer="server", at=self.context.verification_time)
 
     def _used_psk(self, negotiated: Negotiated) -> str | None:
-        """Return the identity of the pre-shared key that stands in for a certificate, or None."""
-        if negotiated.protocol != "TLSv1.3":
-            if "_PSK_WITH_" not in negotiated.cipher.standard_name:
-                return None
-            return "" if self._psk_used is None else self._psk_used.identity
-        used = self._psk_used
-        if self.server_side:
-            used = self.psk_choice if self.psk_taken else None
-        return used.identity if used is not None and negotiated.session_reused else None
+        """Return the identity of the pre-shared key of this handshake, or of the one that it resumes."""
+        if not negotiated.session_reused and "_PSK_" not in negotiated.cipher.standard_name:
+            return None
+        session = self.current_session()
+        return None if session is None else psk_identity(session)
 
     def _ephemeral_key(self, negotiated: Negotiated) -> EphemeralKey | None:
+        if negotiated.session_reused and negotiated.protocol != "TLSv1.3":
+            # The group that OpenSSL names is the one that the session was made with.
+            return None
         if negotiated.group is not None:
             return ephemeral_key(negotiated.group)
-        bits = ephemeral_dh_bits(bytes(self.flight or b""))
+        if not uses_dhe(negotiated.cipher.standard_name):
+            return None
+        bits = self.context.dh_bits if self.server_side else ephemeral_dh_bits(bytes(self.flight or b""))
         return None if bits is None else EphemeralKey(type="DH", name=None, size=bits)
 
     def _check_group(self, negotiated: Negotiated) -> None:
@@ -830,6 +1003,18 @@ def _sni(name: str) -> str:
     if not sent.isprintable() or " " in sent:
         raise ValueError("it has a space or a control character")
     return sent
+
+
+def verify_mode_for(request_cert: bool, reject_unauthorized: bool) -> int:
+    """Return OpenSSL's bits for a server's demands on its clients' certificates.
+
+    Args:
+        request_cert: Whether clients are asked for one.
+        reject_unauthorized: Whether one that is not verified is refused.
+    """
+    if not request_cert:
+        return VERIFY_NONE
+    return VERIFY_REQUIRED if reject_unauthorized else VERIFY_PEER
 
 
 def check_callable(option: str, value: object) -> None:

@@ -67,7 +67,8 @@ class ConnectionInfo:
         authorization_error: Why not, if the peer was to be verified and was not refused; else None.
         session_reused: Whether the handshake resumed an earlier session; as in Node, also where a
             pre-shared key of TLS 1.3 was used.
-        psk_identity: The identity of the pre-shared key that was used, or None.
+        psk_identity: The identity of the pre-shared key that was used, be it where the session that is
+            resumed was made; or None.
         certificate: Our own certificate, if one was used.
         peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it.
         peer_certificate_chain: The certificates that the peer sent, its own first.

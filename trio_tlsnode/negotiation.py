@@ -6,7 +6,8 @@ The context is looked for in this order:
 2. the contexts added by `add_context`: of those whose pattern matches the name, the one added last;
 3. the default context.
 
-Names are compared without regard to case and to a dot at their end.  The application protocol comes next:
+Names are compared without regard to case and to a dot at their end, as `trio_tlsnode.context_table` tells;
+`sni_callback` is given the name as the client sent it.  The application protocol comes next:
 `alpn_callback` knows the context's name and may still exchange the certificate.  Then, for the context that
 is found, the pre-shared key and the OCSP response.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
@@ -26,10 +28,12 @@ from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, 
 from .certificates import Certificate
 from .context import SecureContext, check_flag
 from .context_table import ContextTable
-from .engine import Engine, optional_callable
+from .engine import Engine, optional_callable, verify_mode_for
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
 from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
-from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
+from .sessions import Session
+from .tickets import TicketGenerations
+from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts, check_seconds
 
 if TYPE_CHECKING:
     from .addresses import Address
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 SNICallback = Callable[[str], "SecureContext | Awaitable[SecureContext | None] | None"]
 """``sni_callback``: given the name that the client sent; returns a context, or None for the table's."""
 
-ALPNCallback = Callable[["Choice"], "str | bytes | Awaitable[str | bytes | None] | None"]
+ALPNAnswer = str | bytes | bytearray | memoryview | None
+ALPNCallback = Callable[["Choice"], "ALPNAnswer | Awaitable[ALPNAnswer]"]
 """``alpn_callback``: given a `Choice`; returns one of the protocols that the client offers, or None to refuse
 it."""
 
@@ -54,6 +59,13 @@ _MOST_IDENTITIES = 8
 PSKAnswer = bytes | bytearray | memoryview | PreSharedKey | None
 ServerPSKCallback = Callable[["TLSStream", str], "PSKAnswer | Awaitable[PSKAnswer]"]
 """A server's ``psk``: given the stream and the identity that the client names; returns its key, or None."""
+
+
+ResumeCallback = Callable[["Choice"], "bool | Awaitable[bool]"]
+"""``resume``: given what a client that wants to resume a session offers; returns whether it may."""
+
+NewSessionCallback = Callable[[bytes, bytes], "Awaitable[object] | object"]
+"""``on_new_session``: given the identifier of a session that was made, and the session."""
 
 
 class ServerOptions(TypedDict, total=False):
@@ -71,6 +83,13 @@ class ServerOptions(TypedDict, total=False):
             `ConnectionInfo.authorization_error` tells why it should not be trusted.
         ocsp_callback: Called with the certificate that is going to be presented and its issuer's, if the
             client asks for a stapled OCSP response; returns one in DER, or None.  May be async.
+        resume: Called with a `Choice` if a client wants to resume a session; False lets it do a full
+            handshake, and gives it no session.  May be async.
+        on_new_session: Called with the identifier and the DER of each session that has one: all of TLS 1.3,
+            and those of TLS 1.2 that the server keeps (``SSL_OP_NO_TICKET``).  Application data waits for it.
+            May be async.
+        ticket_rotation: After how many seconds the keys of session tickets are replaced; the old ones are
+            honoured for as long again.  None keeps them.
         psk: Called with the stream and the identity of a pre-shared key; returns the key, a `PreSharedKey`,
             or None if nobody has this identity.  May be async in TLS 1.3, where the identity is in the
             ClientHello; in TLS 1.2 it comes when OpenSSL cannot wait.  Identities of TLS 1.3 are tried in the
@@ -89,6 +108,9 @@ class ServerOptions(TypedDict, total=False):
     request_cert: bool
     reject_unauthorized: bool
     ocsp_callback: OCSPCallback | None
+    resume: ResumeCallback | None
+    on_new_session: NewSessionCallback | None
+    ticket_rotation: float | None
     psk: ServerPSKCallback | None
     psk_identity_hint: str | None
     handshake_timeout: float
@@ -168,6 +190,7 @@ class ServerPolicy:
         request_cert: Whether clients are asked for a certificate.
         reject_unauthorized: Whether a client that is not verified is refused.
         timeouts: The time-outs of the connections.
+        on_new_session: As given.
 
     Raises:
         ConfigurationError: an option cannot be used.
@@ -183,6 +206,9 @@ class ServerPolicy:
         request_cert: bool = False,
         reject_unauthorized: bool = True,
         ocsp_callback: OCSPCallback | None = None,
+        resume: ResumeCallback | None = None,
+        on_new_session: NewSessionCallback | None = None,
+        ticket_rotation: float | None = None,
         psk: ServerPSKCallback | None = None,
         psk_identity_hint: str | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
@@ -193,6 +219,7 @@ class ServerPolicy:
             raise ConfigurationTypeError(
                 f"context must be a SecureContext. Received {context!r}", option="context"
             )
+        context.check_server_side()
         self.context = context
         self.contexts = ContextTable()
         self.alpn_protocols = parse_alpn_protocols(alpn_protocols)
@@ -209,6 +236,13 @@ class ServerPolicy:
                 option="alpn_callback",
             )
         self._ocsp_callback = optional_callable("ocsp_callback", ocsp_callback)
+        self._resume = optional_callable("resume", resume)
+        self.on_new_session = optional_callable("on_new_session", on_new_session)
+        self._ticket_rotation = _rotation(ticket_rotation)
+        # Only those for which there is more to know than the context itself does.
+        self._generations: weakref.WeakKeyDictionary[SecureContext, TicketGenerations] = (
+            weakref.WeakKeyDictionary()
+        )
         self._psk = optional_callable("psk", psk)
         self._psk_identity_hint = check_identity_hint(psk_identity_hint)
 
@@ -242,10 +276,13 @@ class ServerPolicy:
         if hello.server_name is not None:
             context = await self._context_for(hello.server_name, engine)
         protocol = select_alpn_protocol(self.alpn_protocols, hello.alpn_protocols)
+        choice = Choice(hello, stream.remote_address)
         if self._alpn_callback is not None and hello.alpn_protocols:
-            choice = Choice(hello, stream.remote_address)
             protocol = await self._ask_for_protocol(choice, engine)
-            context = choice.applied_to(context)
+            try:
+                context = choice.applied_to(context)
+            except ConfigurationError as error:
+                _refuse_over(error, "alpn_callback", "chose credentials that this context cannot use", engine)
         elif protocol is None and self.alpn_protocols and hello.alpn_protocols:
             engine.refuse(no_application_protocol(), Alert.no_application_protocol)
         psk = role = None
@@ -255,8 +292,16 @@ class ServerPolicy:
         staple = None
         if self._ocsp_callback is not None and hello.requests_ocsp and psk is None:
             staple = await self._staple(context, engine)
+        tickets_of = None
+        resumable = True
+        if self._resume is not None and _wants_to_resume(hello, context):
+            resumable = await self._may_resume(choice, engine)
+        if resumable and (self._generations or self._ticket_rotation is not None):
+            context, tickets_of = self._generation(context, hello, role)
         engine.choose(
             context,
+            tickets_of=tickets_of,
+            resumable=resumable,
             alpn_protocol=protocol,
             request_cert=self.request_cert,
             reject_unauthorized=self.reject_unauthorized,
@@ -272,6 +317,10 @@ class ServerPolicy:
                 "sni_callback", self._sni_callback, server_name, engine=engine, alert=Alert.unrecognized_name
             )
             if isinstance(found, SecureContext):
+                try:
+                    found.check_server_side()
+                except ConfigurationError as error:
+                    _refuse_over(error, "sni_callback", "returned a context that no server can use", engine)
                 return found
             if found is not None:
                 _refuse_result("sni_callback", f"{found!r}, which is no SecureContext", engine)
@@ -283,8 +332,10 @@ class ServerPolicy:
         )
         if answer is None:
             engine.refuse(no_application_protocol(), Alert.no_application_protocol)
-        protocol = answer.decode("latin-1") if isinstance(answer, bytes) else answer
-        if protocol not in choice.protocols:
+        protocol = answer
+        if isinstance(answer, (bytes, bytearray, memoryview)):
+            protocol = bytes(answer).decode("latin-1")
+        if not isinstance(protocol, str) or protocol not in choice.protocols:
             _refuse_result(
                 "alpn_callback",
                 f"{answer!r}, which the client does not offer",
@@ -347,6 +398,62 @@ class ServerPolicy:
         except ConfigurationError as error:
             raise CallbackError(f"psk returned what is no key: {error.reason}", callback="psk") from None
 
+    async def _may_resume(self, choice: Choice, engine: Engine) -> bool:
+        answer = await self._ask("resume", self._resume, choice, engine=engine)
+        if not isinstance(answer, bool):
+            _refuse_result("resume", f"{answer!r}, which is no bool", engine)
+        return answer
+
+    def _generation(
+        self, context: SecureContext, hello: ClientHello, psk: PSKRole | None
+    ) -> tuple[SecureContext, SecureContext | None]:
+        """Return the context to use, and the one that can open the client's ticket if that is another."""
+        now = trio.current_time()
+        generations = self._generations.get(context)
+        if generations is None:
+            if self._ticket_rotation is None:
+                return context, None
+            generations = self._generations[context] = TicketGenerations(
+                context, rotation=self._ticket_rotation, now=now
+            )
+        generations.advance(now)
+        opener = generations.opener(
+            hello, verify_mode=verify_mode_for(self.request_cert, self.reject_unauthorized), psk=psk
+        )
+        return generations.current, opener
+
+    def replace_context(self, context: SecureContext) -> None:
+        """Use another default context for new connections, and go on to honour the tickets of the old one.
+
+        Args:
+            context: The new one.
+        """
+        now = trio.current_time()
+        rotation = self._ticket_rotation
+        predecessor = self._generations.get(self.context) or TicketGenerations(
+            self.context, rotation=rotation, now=now
+        )
+        successor = TicketGenerations(context, rotation=rotation, now=now)
+        successor.succeed(predecessor, now)
+        self._generations[context] = successor
+        self.context = context
+
+    async def tell_new_session(self, engine: Engine) -> None:
+        """Tell the application of the session that a handshake has made.
+
+        Args:
+            engine: The connection's engine, whose handshake is done.
+
+        Raises:
+            CallbackError: `on_new_session` raised.
+        """
+        info = engine.info
+        session = engine.session
+        if session is None or info is None or (info.session_reused and info.protocol != "TLSv1.3"):
+            return
+        if identifier := Session.parse(session).session_id:
+            await self._ask("on_new_session", self.on_new_session, identifier, session, engine=engine)
+
     @staticmethod
     async def _ask(
         option: str, callback: Any, *args: object, engine: Engine, alert: Alert = Alert.internal_error
@@ -362,15 +469,17 @@ class ServerPolicy:
             try:
                 if not isinstance(raised, Exception):
                     raise
-                _refuse_raised(option, raised, engine, alert)
+                _refuse_over(raised, option, "raised", engine, alert)
             finally:
                 # Kept, it would be a cycle: its traceback holds this frame.
                 del raised
         return answer
 
 
-def _refuse_raised(option: str, cause: Exception, engine: Engine, alert: Alert) -> NoReturn:
-    error = CallbackError(f"{option} raised", callback=option)
+def _refuse_over(
+    cause: Exception, option: str, what: str, engine: Engine, alert: Alert = Alert.internal_error
+) -> NoReturn:
+    error = CallbackError(f"{option} {what}", callback=option)
     error.__cause__ = cause
     engine.refuse(error, alert)
 
@@ -379,6 +488,26 @@ def _refuse_result(
     option: str, what: str, engine: Engine, *, alert: Alert = Alert.internal_error, code: str | None = None
 ) -> NoReturn:
     engine.refuse(CallbackError(f"{option} returned {what}", callback=option, code=code), alert)
+
+
+def _wants_to_resume(hello: ClientHello, context: SecureContext) -> bool:
+    """Whether a client names a session; in TLS 1.3 its session identifier says nothing."""
+    if hello.psk_identities or hello.session_ticket:
+        return True
+    newest = _TLS13 in hello.supported_versions and context.max_version == "TLSv1.3"
+    return bool(hello.session_id) and not newest
+
+
+def _rotation(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if check_seconds("ticket_rotation", value) < 1:
+        raise ConfigurationError(
+            f"ticket_rotation must be at least 1 second. Received {value!r}",
+            code="ERR_OUT_OF_RANGE",
+            option="ticket_rotation",
+        )
+    return value
 
 
 def _identity(named: bytes) -> str | None:

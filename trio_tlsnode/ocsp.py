@@ -271,8 +271,6 @@ def _lack(delegate: x509.Certificate, issuer: x509.Certificate, at: dt.datetime)
     """Return why the owner of a certificate may not speak for the issuer, or ""."""
     try:
         delegate.verify_directly_issued_by(issuer)
-        if isinstance(delegate.signature_hash_algorithm, _BROKEN):
-            return "its certificate is signed with a digest that is broken"
     except (InvalidSignature, *_UNREADABLE):
         return "its certificate is not from the issuer"
     if not delegate.not_valid_before_utc <= at <= delegate.not_valid_after_utc:

@@ -43,7 +43,7 @@ _SHORTEST_REST: Final = dt.timedelta(seconds=30)
 # In seconds; the time of day may be set while Trio's clock goes on, so it is looked at in between.
 _LONGEST_SLEEP: Final = 3600.0
 # How long a response serves that does not say when the next is due: a newer one is there at any time.
-_UNLIMITED_VALIDITY: Final = dt.timedelta(hours=1)
+_DEFAULT_VALIDITY: Final = dt.timedelta(hours=1)
 _LONG_AGO: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
@@ -85,6 +85,10 @@ class _Staple:
     error: str | None = None
     tried: trio.Event = dataclasses.field(default_factory=trio.Event)
     scope: trio.CancelScope = dataclasses.field(default_factory=trio.CancelScope)
+
+
+class _RevokedError(CertificateError):
+    """The issuer has revoked the certificate."""
 
 
 class OCSPStapler:
@@ -266,7 +270,7 @@ class OCSPStapler:
                 self._keep(staple, await self._ask(url, request))
             except Exception as error:  # noqa: BLE001 - whatever a client raises
                 failures.append(f"{url}: {_text(error)}")
-                if isinstance(error, TLSError) and error.code == "CERT_REVOKED":
+                if isinstance(error, _RevokedError):
                     # However good the response of before looks, or that of the next responder.
                     staple.fresh_until = _LONG_AGO
                     break
@@ -297,8 +301,9 @@ class OCSPStapler:
         now = self._clock()
         problem = ocsp_problem(response, certificate=staple.certificate, issuer=staple.issuer, at=now)
         if problem is not None:
-            raise CertificateError(problem.reason, code=problem.code, problems=(problem,))
-        due = fresh_until(response, staple.certificate) or now + _UNLIMITED_VALIDITY
+            refusal = _RevokedError if problem.code == "CERT_REVOKED" else CertificateError
+            raise refusal(problem.reason, code=problem.code, problems=(problem,))
+        due = fresh_until(response, staple.certificate) or now + _DEFAULT_VALIDITY
         # Who judges one allows for clocks that differ.
         if due <= now:
             raise ValueError(f"the next response was due at {due}")

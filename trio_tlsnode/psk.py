@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal, NamedTuple
 
+from .der import OCTET_STRING, SEQUENCE, elements, encoded, encoded_integer
 from .errors import ConfigurationError, ConfigurationTypeError
 
 PSKHash = Literal["SHA256", "SHA384"]
@@ -12,7 +13,14 @@ PSKHash = Literal["SHA256", "SHA384"]
 # OpenSSL's PSK_MAX_IDENTITY_LEN and PSK_MAX_PSK_LEN.
 MAX_IDENTITY: Final = 256
 _MAX_KEY: Final = 512
-_HASHES: Final = ("SHA256", "SHA384")
+# The hashes, and of each the suite by which OpenSSL knows it.
+_SUITES: Final = {"SHA256": 0x1301, "SHA384": 0x1302}
+_TLS13: Final = 0x0304
+# Of OpenSSL's SSL_SESSION_ASN1: its form, and the tags of optional fields.
+_FORM: Final = 1
+_TIMEOUT: Final = 0xA2
+_SESSION_ID_CONTEXT: Final = 0xA4
+_PSK_IDENTITY: Final = 0xA8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +47,10 @@ class PreSharedKey:
     def __post_init__(self) -> None:
         if not isinstance(self.identity, str):
             raise ConfigurationTypeError(
-                f"a pre-shared key's identity must be a str. Received {self.identity!r}", option="psk"
+                # It may be the key, in the wrong place.
+                f"a pre-shared key's identity must be a str. Received an object of type "
+                f"{type(self.identity).__name__}",
+                option="psk",
             )
         if not isinstance(self.key, (bytes, bytearray, memoryview)):
             raise ConfigurationTypeError(
@@ -47,9 +58,9 @@ class PreSharedKey:
                 option="psk",
             )
         object.__setattr__(self, "key", bytes(self.key))
-        if self.hash not in _HASHES:
+        if self.hash not in tuple(_SUITES):
             raise ConfigurationError(
-                f"a pre-shared key's hash must be one of {', '.join(_HASHES)}. Received {self.hash!r}",
+                f"a pre-shared key's hash must be one of {', '.join(_SUITES)}. Received {self.hash!r}",
                 option="psk",
             )
         try:
@@ -83,6 +94,42 @@ class PSKRole(NamedTuple):
 
     hash: PSKHash | None = None
     identity_hint: bytes | None = None
+
+
+def psk_session(psk: PreSharedKey, *, timeout: int, session_id_context: bytes) -> bytes:
+    """Return a session of TLS 1.3 that stands for a pre-shared key, as the DER of OpenSSL's ``SSL_SESSION``.
+
+    Args:
+        psk: The key.
+        timeout: How long the sessions that come of it may be resumed, in seconds.
+        session_id_context: What they are tied to.
+    """
+    fields = (
+        encoded_integer(_FORM),
+        encoded_integer(_TLS13),
+        encoded(OCTET_STRING, _SUITES[psk.hash].to_bytes(2)),
+        # It has no session identifier.
+        encoded(OCTET_STRING, b""),
+        encoded(OCTET_STRING, psk.key),
+        encoded(_TIMEOUT, encoded_integer(timeout)),
+        encoded(_SESSION_ID_CONTEXT, encoded(OCTET_STRING, session_id_context)),
+        encoded(_PSK_IDENTITY, encoded(OCTET_STRING, psk.identity.encode())),
+    )
+    return encoded(SEQUENCE, b"".join(fields))
+
+
+def psk_identity(session: bytes) -> str | None:
+    """Return the identity of the pre-shared key that a session was made with, or None if there was none.
+
+    Args:
+        session: The DER of an ``SSL_SESSION``.
+    """
+    [(_, content)] = elements(session)
+    field = dict(elements(content)).get(_PSK_IDENTITY)
+    if field is None:
+        return None
+    [(_, identity)] = elements(field)
+    return identity.decode("utf-8", "replace")
 
 
 def check_identity_hint(hint: str | None) -> bytes | None:

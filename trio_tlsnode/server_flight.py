@@ -13,6 +13,18 @@ _SERVER_HELLO: Final = 2
 _SERVER_KEY_EXCHANGE: Final = 12
 # Of a ServerHello: version, random, and the byte that says how long the session id behind them is.
 _SESSION_ID_LENGTH_AT: Final = 2 + 32
+# The registry names two suites of RFC 6655 in its own way: TLS_PSK_DHE_WITH_AES_128_CCM_8, and ..._256_....
+_DHE_PSK: Final = ("TLS_DHE_PSK_", "TLS_PSK_DHE_")
+_DHE: Final = ("TLS_DHE_", *_DHE_PSK)
+
+
+def uses_dhe(cipher_suite: str) -> bool:
+    """Whether a cipher suite exchanges keys by finite-field Diffie-Hellman, with keys of this connection.
+
+    Args:
+        cipher_suite: IANA's name of it.
+    """
+    return cipher_suite.startswith(_DHE)
 
 
 def ephemeral_dh_bits(flight: bytes) -> int | None:
@@ -30,11 +42,11 @@ def ephemeral_dh_bits(flight: bytes) -> int | None:
     for kind, body in _messages(flight):
         if kind == _SERVER_HELLO:
             suite = CIPHER_SUITES.get(_cipher_suite(body) or 0, "")
-            if not suite.startswith("TLS_DHE_"):
+            if not uses_dhe(suite):
                 break
         if kind == _SERVER_KEY_EXCHANGE:
             # With pre-shared keys, a hint comes first (RFC 4279, section 3).
-            at = 2 + int.from_bytes(body[:2]) if suite.startswith("TLS_DHE_PSK_") else 0
+            at = 2 + int.from_bytes(body[:2]) if suite.startswith(_DHE_PSK) else 0
             return int.from_bytes(body[at + 2 : at + 2 + int.from_bytes(body[at : at + 2])]).bit_length()
     return None
 

@@ -36,6 +36,9 @@ from .iana import CIPHER_SUITES, VERSIONS
 MAX_LIFETIME: Final = 7 * 24 * 3600
 """How long a client may keep a ticket at most, in seconds, whatever the server says (RFC 8446, 4.6.1)."""
 
+KEY_NAME_SIZE: Final = 16
+"""How many bytes of a ticket name the keys that it is encrypted with (RFC 5077, section 4)."""
+
 _TLS13: Final = "TLSv1.3"
 
 # The form of the structure that OpenSSL writes.
@@ -44,6 +47,7 @@ _FORM: Final = b"\1"
 _TIME: Final = 0xA1
 _TIMEOUT: Final = 0xA2
 _PEER_CERTIFICATE: Final = 0xA3
+_SESSION_ID_CONTEXT: Final = 0xA4
 _VERIFY_RESULT: Final = 0xA5
 _SERVER_NAME: Final = 0xA6
 _TICKET_LIFETIME_HINT: Final = 0xA9
@@ -79,6 +83,7 @@ class Session:
         time: When the session was made, in seconds since 1970.
         timeout: How long our own side means to use it, in seconds.
         peer_certificate: The certificate that the peer presented, in DER, or None.
+        session_id_context: What whoever made it has tied it to; OpenSSL resumes it nowhere else.
         verify_result: What its verification gave, as OpenSSL's number; 0 is success.
         server_name: The name that the client sent as SNI, or None.
         max_early_data: How many bytes of early data the server takes.
@@ -94,6 +99,7 @@ class Session:
     time: int
     timeout: int
     peer_certificate: bytes | None
+    session_id_context: bytes
     verify_result: int
     server_name: str | None
     max_early_data: int
@@ -124,6 +130,7 @@ class Session:
             time=fields.number(_TIME),
             timeout=fields.number(_TIMEOUT),
             peer_certificate=fields.peer_certificate,
+            session_id_context=fields.octets(_SESSION_ID_CONTEXT) or b"",
             verify_result=fields.number(_VERIFY_RESULT),
             server_name=fields.text(_SERVER_NAME),
             max_early_data=fields.number(_MAX_EARLY_DATA),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 
@@ -28,7 +28,14 @@ from ._links import link_for
 from ._openssl.buffers import OUTGOING_SIZE, PLAINTEXT_SIZE
 from .alpn import ALPNProtocols
 from .context import SecureContext, check_flag
-from .engine import ClientPSKCallback, Engine, IdentityCheck, OCSPResponseCallback, Want
+from .engine import (
+    ClientPSKCallback,
+    Engine,
+    IdentityCheck,
+    OCSPResponseCallback,
+    SessionCallback,
+    Want,
+)
 from .errors import (
     CertificateError,
     ConfigurationTypeError,
@@ -41,6 +48,8 @@ from .info import StreamStatistics
 from .negotiation import ServerOptions, ServerPolicy
 from .ocsp import OCSPMode
 from .option_names import refuse_unknown
+from .session_iterator import SessionIterator
+from .sessions import Session
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
 
 if TYPE_CHECKING:
@@ -77,6 +86,11 @@ class ClientStreamOptions(TypedDict, total=False):
             It may not be async.
         ocsp: Ask for a response and judge it: "verify" accepts that there is none, unless the certificate
             says that there must be ("must staple", RFC 7633); "require" does not.
+        session: A session to resume, from `TLSStream.session`, `TLSStream.sessions` or `on_session` of an
+            earlier connection, in any process.  Where it cannot be used, or was made for another name or
+            under another trust, the handshake is a full one.
+        on_session: Called with each session that can be resumed later, at the end of the handshake in TLS 1.2
+            and when a ticket is read in TLS 1.3.  It may not be async; what it raises fails the connection.
         psk: Called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`.  None does
             without, which in TLS 1.2 ends a handshake whose suite needs one.  It may not be async.
         handshake_timeout: How long the handshake may take, in seconds.
@@ -94,6 +108,8 @@ class ClientStreamOptions(TypedDict, total=False):
     request_ocsp: bool
     on_ocsp_response: OCSPResponseCallback | None
     ocsp: OCSPMode | None
+    session: bytes | bytearray | memoryview | None
+    on_session: SessionCallback | None
     psk: ClientPSKCallback | None
     handshake_timeout: float
     close_timeout: float
@@ -274,6 +290,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._send_failure: ConnectionFailed | None = None
         self._receiving = _Exclusive("receiving on")
         self._sending = _Exclusive("sending on")
+        self._session_iterators: list[SessionIterator] = []
         # Whether a task is in the middle of some data.
         self._sending_data = False
         self._closed = False
@@ -330,6 +347,42 @@ class TLSStream(trio.abc.HalfCloseableStream):
     def remote_address(self) -> Address | None:
         """Where the peer is, if the transport can tell; before the handshake and after closing too."""
         return self._link.remote_address
+
+    @property
+    def session(self) -> bytes | None:
+        """The newest session that can be resumed, for ``connect(session=...)``, or None.
+
+        It is secret: whoever has it can read what is resumed with it.  In TLS 1.3 a client has none before
+        the server's first ticket has been read.  A server's is only good to be looked at.  None once the
+        stream is closed.
+        """
+        return self._engine.session
+
+    @property
+    def tls_ticket(self) -> bytes | None:
+        """The ticket of `session`, as it travels; None on servers, and where sessions have none."""
+        session = None if self._engine.server_side else self._engine.session
+        return None if session is None else Session.parse(session).ticket
+
+    def sessions(self) -> SessionIterator:
+        """Return an async iterator over the sessions that can be resumed later, for one task.
+
+        The first is `session`, if there is one by now.  Further ones come when a ticket is read: somebody has
+        to receive on this stream.  It ends when the stream is closed.  At most 16 that nobody has fetched are
+        kept, the newest.
+
+        Raises:
+            ValueError: this is a server's stream.
+        """
+        if self._engine.server_side:
+            raise ValueError("a server has no sessions to resume")
+        iterator = SessionIterator(self._engine.session)
+        if self._closed:
+            iterator.close()
+        else:
+            self._engine.tell_sessions(iterator.add)
+            self._session_iterators.append(iterator)
+        return iterator
 
     def statistics(self) -> StreamStatistics:
         """Return how many bytes have passed so far."""
@@ -418,13 +471,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 if engine.client_hello is None:
                     await self._drive(engine.read_client_hello)
                 if engine.undecided:
-                    try:
-                        await policy.decide(self, engine)
-                    except ConnectionFailed as error:
-                        await self._send_last_words(error)
-                        raise self.fail(error) from error.__cause__
+                    await self._consult(policy.decide(self, engine))
             await self._drive(engine.do_handshake)
             await self._flush(hold=True)
+            if policy is not None and policy.on_new_session is not None:
+                await self._consult(policy.tell_new_session(engine))
             if policy is not None and policy.request_cert and self._link.resumable:
                 # The ticket is a client's first sign that its certificate was accepted; the kernel takes it
                 # without waiting.  Without such a client, it is held until it goes with something else.  A
@@ -436,6 +487,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._secure = True
         if scope.cancelled_caught:
             raise self.handshake_timed_out()
+
+    async def _consult(self, answer: Awaitable[None]) -> None:
+        """Wait for the application's part in a handshake; its refusal is sent to the client."""
+        try:
+            await answer
+        except ConnectionFailed as error:
+            await self._send_last_words(error)
+            raise self.fail(error) from error.__cause__
 
     # Data
 
@@ -587,6 +646,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 graceful = True
         finally:
             self._engine.release()
+            for iterator in self._session_iterators:
+                iterator.close()
             # Their causes have tracebacks, and so refer to this stream.
             self._failure = self._send_failure = None
             if not graceful:

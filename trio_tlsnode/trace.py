@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 import math
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -30,7 +31,6 @@ _CHANGE_CIPHER_SPEC: Final = 20
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
 _APPLICATION_DATA: Final = 23
-_HEARTBEAT: Final = 24
 _RECORD_HEADER: Final = 256
 _INNER_CONTENT_TYPE: Final = 257
 
@@ -49,8 +49,8 @@ _COMPRESSIONS: Final = {1: "zlib", 2: "brotli", 3: "zstd"}
 _TLS13: Final = 0x0304
 
 # A handshake has at most seven flights, and a dozen messages in each; a peer may send any number.
-_FIRST_ENTRIES, _LAST_ENTRIES = 24, 16
-_FIRST_MESSAGES, _LAST_MESSAGES = 24, 8
+_FIRST_ENTRIES, _LAST_ENTRIES = 20, 8
+_FIRST_MESSAGES, _LAST_MESSAGES = 16, 4
 _LONGEST_TEXT: Final = 240
 
 _T = TypeVar("_T")
@@ -231,38 +231,30 @@ class HandshakeTrace:
             records: What goes over the wire; what follows the first message is not looked at.
             now: The time.
         """
+        self._told_already = not sent
         rest = memoryview(records)
         message = b""
         while len(rest) > 5 and rest[0] in (_HANDSHAKE, _ALERT):
             content_type, end = rest[0], 5 + int.from_bytes(rest[3:5])
-            self.record(sent, 0, _RECORD_HEADER, bytes(rest[:5]), now)
+            self._take(sent, _RECORD_HEADER, bytes(rest[:5]), now)
             message += rest[5:end]
             rest = rest[end:]
             size = 2 if content_type == _ALERT else 4 + int.from_bytes(message[1:4])
             if len(message) >= size:
-                self.record(sent, 0, content_type, message[:size], now)
+                self._take(sent, content_type, message[:size], now)
                 break
-        self._told_already = not sent
 
-    def record(self, sent: bool, version: int, content_type: int, data: bytes, now: float) -> None:  # noqa: ARG002 - the version is not yet the negotiated one when it matters
-        """Take what OpenSSL's message callback is given (SSL_CTX_set_msg_callback(3)), and the time."""
+    def record(self, sent: bool, version: int, content_type: int, data: bytes, now: float) -> None:  # noqa: ARG002
+        """Take what OpenSSL's message callback is given (SSL_CTX_set_msg_callback(3)), and the time.
+
+        The version is not looked at: it becomes the negotiated one too late.
+        """
         if self._told_already:
             if not sent:
                 self._told_already = content_type != _HANDSHAKE
                 return
             self._told_already = False
-        now = self._since_start(now)
-        direction = self._outgoing if sent else self._incoming
-        if content_type == _RECORD_HEADER and len(data) == 5:
-            self._begin_record(direction, data[0], 5 + int.from_bytes(data[3:]), now)
-        elif content_type == _INNER_CONTENT_TYPE:
-            self._settle(direction, is_application_data=data[:1] == bytes((_APPLICATION_DATA,)))
-        elif content_type == _HANDSHAKE:
-            self._take_handshake_message(direction, data, now)
-        elif content_type == _ALERT and len(data) == 2:
-            level = _ALERT_LEVELS.get(data[0], f"level {data[0]}")
-            alert = _alert(data[1])
-            self._add(direction, "Alert", 2, f"{level} {_name_of(alert)}", now, alert)
+        self._take(sent, content_type, data, now)
 
     def waited(self, callback: str, start: float, end: float) -> None:
         """Take that the handshake waited for a callback of the application, and when."""
@@ -337,7 +329,8 @@ class HandshakeTrace:
     @property
     def round_trips(self) -> int:
         """How often the client had to wait for the server in the handshake."""
-        return sum(flight.sent == (self.role == "server") for flight in self._handshake_flights())
+        servers = [flight for flight in self._handshake_flights() if flight.sent == (self.role == "server")]
+        return sum(any(message.alert is None for message in flight.messages) for flight in servers)
 
     @property
     def time_spent(self) -> TimeSpent:
@@ -410,7 +403,7 @@ class HandshakeTrace:
         return f"<HandshakeTrace of a {self.role}: {', '.join(_facts(self))}>"
 
     def _repr_html_(self) -> str:
-        return _Diagram(self, list(self._story())).svg()
+        return _Diagram(self, self._story()).svg()
 
     def _since_start(self, now: float) -> float:
         return now - (self.started_at or 0.0)
@@ -423,6 +416,20 @@ class HandshakeTrace:
 
     # Records and messages
 
+    def _take(self, sent: bool, content_type: int, data: bytes, now: float) -> None:
+        now = self._since_start(now)
+        direction = self._outgoing if sent else self._incoming
+        if content_type == _RECORD_HEADER and len(data) == 5:
+            self._begin_record(direction, data[0], 5 + int.from_bytes(data[3:]), now)
+        elif content_type == _INNER_CONTENT_TYPE:
+            self._settle(direction, is_application_data=_APPLICATION_DATA in data[:1])
+        elif content_type == _HANDSHAKE and len(data) >= 4:
+            self._take_handshake_message(direction, data, now)
+        elif content_type == _ALERT and len(data) == 2:
+            level = _ALERT_LEVELS.get(data[0], f"level {data[0]}")
+            alert = _alert(data[1])
+            self._add(direction, "Alert", 2, f"{level} {_name_of(alert)}", now, alert)
+
     def _begin_record(self, direction: _Direction, content_type: int, size: int, now: float) -> None:
         self._settle(direction, is_application_data=False)
         is_opaque = content_type == _APPLICATION_DATA
@@ -431,7 +438,7 @@ class HandshakeTrace:
             direction.unsettled = (size, now)
             if self._version is not None and self._version < _TLS13:
                 self._settle(direction, is_application_data=True)
-        elif content_type in (_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _HEARTBEAT):
+        elif content_type in (_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE):
             self._count_record(direction, size, now)
             if content_type == _CHANGE_CIPHER_SPEC:
                 self._change_cipher_spec(direction, now)
@@ -464,8 +471,6 @@ class HandshakeTrace:
             direction.cipher_changed = self._version is not None
 
     def _take_handshake_message(self, direction: _Direction, message: bytes, now: float) -> None:
-        if len(message) < 4:
-            return
         if message[0] == _SERVER_HELLO:
             self._version = _selected_version(message)
         name, description = _described(message, tls13=self._version == _TLS13)
@@ -516,13 +521,11 @@ class HandshakeTrace:
         """Yield what happened in the order in which it is told; a number stands for messages left out."""
         info = self.info
         for entry in self._entries.with_gap():
-            if isinstance(entry, int):
-                yield self._left_out
-                continue
-            if info is not None and isinstance(entry, _OpenFlight) and entry.after_handshake:
+            # A server's tickets leave before it takes its handshake for done.
+            if info is not None and isinstance(entry, _OpenFlight) and self._follows_handshake(entry):
                 yield info
                 info = None
-            yield entry
+            yield self._left_out if isinstance(entry, int) else entry
         if info is not None:
             yield info
         data = self.application_data
@@ -531,6 +534,9 @@ class HandshakeTrace:
         if self.failure is not None:
             yield self.failure
 
+    def _follows_handshake(self, flight: _OpenFlight) -> bool:
+        return flight.after_handshake and self.duration is not None and flight.start >= self.duration
+
     def _timeline(self, width: int) -> Iterator[str]:
         def lines(start: str, text: str) -> Iterator[str]:
             for line in _wrapped(text, width - len(start), _columns):
@@ -538,9 +544,10 @@ class HandshakeTrace:
                 start = " " * len(start)
 
         yield from lines("", ", ".join(_facts(self)))
-        yield from lines("", f"seen by the {self.role}" + "".join([f", {fact}" for fact in _details(self)]))
-        spent = ", ".join([f"{what} {_duration(time)}" for what, time in _spent(self)])
-        yield from lines("", f"time: {spent}; {{}} is encrypted")
+        yield from lines("", ", ".join([f"seen by the {self.role}", *_details(self), "{} is encrypted"]))
+        spent = [f"{what} {_duration(time)}" for what, time in _spent(self) if time > 0]
+        if spent:
+            yield from lines("", f"time: {', '.join(spent)}")
         yield ""
         for event in self._story():
             if isinstance(event, int):
@@ -845,17 +852,17 @@ def _certificate_verify(message: _Body) -> Iterator[str]:
 
 def _certificate_status(message: _Body) -> Iterator[str]:
     message.number(1)
-    yield f"OCSP response, {message.number(3):,} bytes"
+    yield f"OCSP response, {_count(message.number(3), 'byte')}"
 
 
 def _compressed_certificate(message: _Body) -> Iterator[str]:
     algorithm = message.number(2)
     yield _COMPRESSIONS.get(algorithm) or f"algorithm {algorithm}"
-    yield f"{message.number(3):,} bytes"
+    yield _count(message.number(3), "byte")
 
 
 def _new_session_ticket(message: _Body) -> Iterator[str]:
-    yield f"lifetime {message.number(4)} s"
+    yield f"lifetime {message.number(4):,} s"
     if message.tls13:
         message.take(4)
         message.vector(1)
@@ -948,15 +955,20 @@ def _failure_text(failure: Failure) -> str:
 
 
 def _data_text(data: ApplicationData) -> str:
-    return (
-        f"application data: {_count(data.bytes_sent, 'byte')} in {_count(data.records_sent, 'record')} sent, "
-        f"{_count(data.bytes_received, 'byte')} in {_count(data.records_received, 'record')} received"
+    directions = (
+        (data.bytes_sent, data.records_sent, "sent"),
+        (data.bytes_received, data.records_received, "received"),
     )
+    passed = [
+        f"{_count(size, 'byte')} in {_count(records, 'record')} {how}"
+        for size, records, how in directions
+        if records
+    ]
+    return f"application data: {', '.join(passed)}"
 
 
 def _flight_text(flight: _OpenFlight) -> str:
-    duration = _duration(flight.end - flight.start)
-    within = "" if duration == _duration(0) else f", {duration}"
+    within = f" within {_duration(flight.end - flight.start)}" if flight.records > 1 else ""
     return f"{_count(flight.bytes, 'byte')} in {_count(flight.records, 'record')}{within}"
 
 
@@ -974,7 +986,12 @@ def _facts(trace: HandshakeTrace) -> Iterator[str]:
         yield trace.info.cipher.standard_name
     outcome = _outcome(trace)
     yield f"{outcome} handshake" if outcome in ("full", "resumed") else f"handshake {outcome}"
-    yield _count(trace.round_trips, "round trip")
+    yield from _measures(trace)
+
+
+def _measures(trace: HandshakeTrace) -> Iterator[str]:
+    if trace.round_trips:
+        yield _count(trace.round_trips, "round trip")
     if trace.duration is not None:
         yield _duration(trace.duration)
 
@@ -987,11 +1004,14 @@ def _details(trace: HandshakeTrace) -> Iterator[str]:
         yield f"ALPN {_printable(trace.info.alpn_protocol)}"
 
 
+def _peer(trace: HandshakeTrace) -> Role:
+    return "server" if trace.role == "client" else "client"
+
+
 def _spent(trace: HandshakeTrace) -> tuple[tuple[str, float], ...]:
     """Return where the time went, in words and seconds."""
     spent = trace.time_spent
-    peer = "server" if trace.role == "client" else "client"
-    return (f"{peer} and network", spent.peer), ("callbacks", spent.callbacks), ("here", spent.here)
+    return (f"{_peer(trace)} and network", spent.peer), ("callbacks", spent.callbacks), ("here", spent.here)
 
 
 def _columns(text: str) -> int:
@@ -1020,160 +1040,327 @@ def _wrapped(text: str, width: float, measure: Callable[[str], float]) -> list[s
     return lines
 
 
-
 # The diagram
 
+# Across, in units of SVG, which are pixels at full size.
 _WIDTH: Final = 880
-_LANES: Final = (100, 780)
-_INSIDE: Final = (118, 762)
-_NAMES_AT: Final = 144
-_SAYS_AT: Final = 300
-_BARS_AT: Final = 626
-_BAR_WIDTH: Final = 64
-_ROW: Final = 22
-_LINE: Final = 15
-# Text and lines have the page's own colour; these are readable on white and on black.
-_BLUE, _GREEN, _AMBER, _RED, _GREY = "#3b82f6", "#059669", "#d97706", "#dc2626", "#7c8798"
+_LEFT_LANE, _RIGHT_LANE = 100, 780
+_LEFT, _RIGHT = 118, 762
+_NAMES_AT, _TEXTS_AT, _BARS_AT, _BAR_WIDTH = 144, 302, 652, 46
+# Down.
+_ROW, _LINE = 22, 15
+_MOST_LINES: Final = 3
+# What part of the whole time makes a pause worth its own words.
+_NOTEWORTHY: Final = 0.1
+# Text and lines have the page's own colour; these can be told apart on white and on black.
+_BLUE, _GREEN, _AMBER, _RED, _GREY = "#3b82f6", "#10a37a", "#e08a1e", "#e5484d", "#8b95a5"
 _BADGES: Final = {
-    "full": ("FULL", "#2563eb"),
+    "full": ("FULL HANDSHAKE", "#2563eb"),
     "resumed": ("RESUMED", "#047857"),
-    "failed": ("FAILED", "#b91c1c"),
+    "failed": ("FAILED", "#c02a2f"),
     "in progress": ("IN PROGRESS", "#6b7280"),
 }
-_FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_FONT: Final = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+_DOT: Final = " \u00b7 "
 
 
 class _Diagram:
-    """A trace as a picture, drawn from top to bottom in SVG.
+    """A trace as a picture in SVG, drawn from top to bottom.
 
-    The client's lane is on the left and the server's on the right.  The lane of the side that saw it is
-    coloured by where the time went, and has the times next to it.
+    The client's lane is on the left.  The lane of the side that saw it all has the times beside it, and the
+    colours of where the time went.
     """
 
-    def __init__(self, trace: HandshakeTrace, story: Sequence[_Event]) -> None:
+    def __init__(self, trace: HandshakeTrace, story: Iterable[_Event]) -> None:
         self._trace = trace
-        self._parts: list[str] = []
+        self._shapes: list[str] = []
         self._y = 0.0
-        # Up to when time has been accounted for.
+        # Up to when the lane tells where the time went.
         self._time = 0.0
-        self._local, self._remote = _LANES if trace.role == "client" else _LANES[::-1]
-        self._inwards = 1 if trace.role == "client" else -1
-        sizes = [message.size for event in story if isinstance(event, _OpenFlight) for message in event.messages]
-        self._largest = max(sizes, default=1)
+        self._awaits_peer = trace.role == "server"
+        self._here, self._inwards = (_LEFT_LANE, 1) if trace.role == "client" else (_RIGHT_LANE, -1)
+        self._largest = max([message.size for message in trace.messages], default=1)
         self._heading()
-        lanes_at = len(self._parts)
-        top = self._y
-        for number, event in enumerate(story):
-            self._event(event, is_last=number == len(story) - 1)
-        self._y += 16
-        lanes = [
-            f'<path d="M{x} {top:.0f}V{self._y:.0f}" stroke="currentColor" stroke-opacity=".35" stroke-width="1.5"/>'
-            for x in _LANES
-        ]
-        self._parts[lanes_at:lanes_at] = lanes
+        self._time_bar()
+        self._lane_names()
+        behind, top = len(self._shapes), self._y
+        for event in story:
+            self._event(event)
+        self._y += 14
+        for x in (_LEFT_LANE, _RIGHT_LANE):
+            lane = f'<path d="M{x} {top:.1f}V{self._y:.1f}" stroke="currentColor" stroke-opacity=".4"/>'
+            self._shapes.insert(behind, lane)
         self._legend()
 
     def svg(self) -> str:
-        label = html.escape(", ".join(_facts(self._trace)), quote=True)
+        label = html.escape(", ".join(_facts(self._trace)))
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {math.ceil(self._y)}" '
-            f'width="100%" style="max-width: {_WIDTH}px; height: auto; display: block" role="img" '
-            f'aria-label="{label}" font-family="{_FONT}" font-size="12" fill="currentColor" '
-            f'stroke="none">{"".join(self._parts)}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {math.ceil(self._y)}" role="img"'
+            f' aria-label="{label}" style="width:100%;max-width:{_WIDTH}px;height:auto;display:block"'
+            f' font-family="{_FONT}" font-size="12" fill="currentColor">{"".join(self._shapes)}</svg>'
         )
 
-    # Parts of the picture
+    # Around the lanes
 
     def _heading(self) -> None:
         badge, colour = _BADGES[_outcome(self._trace)]
-        badge_width = 22 + 8.2 * len(badge)
-        self._rectangle(0, 4, badge_width, 24, colour, radius=12)
-        self._text(badge_width / 2, 20.5, badge, size=11.5, weight=700, fill="#fff", anchor="middle", spacing=0.6)
+        width = _pixels(badge, 12) + 26
+        self._rectangle(0, 2, width, 24, colour, radius=12)
+        self._text(width / 2, 18.5, badge, weight=700, fill="#fff", anchor="middle")
         info = self._trace.info
         title = [fact for fact in (self._trace.protocol, info and info.cipher.standard_name) if fact]
-        self._text(badge_width + 14, 22, " \u00b7 ".join(title) or "TLS", size=16, weight=600, most=640)
-        facts = [_count(self._trace.round_trips, "round trip")]
-        if self._trace.duration is not None:
-            facts.append(_duration(self._trace.duration))
-        self._text(0, 48, " \u00b7 ".join([*facts, *_details(self._trace)]), dim=True, most=_WIDTH)
+        self._text(width + 12, 20, _DOT.join(title), size=16, weight=600)
+        self._text(0, 46, _DOT.join([*_measures(self._trace), *_details(self._trace)]), size=13, most=_WIDTH)
         self._y = 58
-        self._time_bar()
-        self._y += 12
-        for x, name in zip(_LANES, ("Client", "Server"), strict=True):
-            here = x == self._local
-            self._rectangle(x - 58, self._y, 116, 30, "currentColor", radius=6, opacity=0.12 if here else 0.05)
-            self._text(x, self._y + 19.5, name + (" (here)" if here else ""), weight=600, anchor="middle", size=13)
-        self._y += 30
 
     def _time_bar(self) -> None:
         spent = [
             (what, time, colour)
             for (what, time), colour in zip(_spent(self._trace), (_GREY, _AMBER, _BLUE), strict=True)
+            if time > 0
         ]
         whole = sum(time for _, time, _ in spent)
-        if whole <= 0:
-            return
-        x = 0.0
+        bar, label = 0.0, 0.0
         for what, time, colour in spent:
             width = _WIDTH * time / whole
-            if width > 0:
-                self._rectangle(x, self._y, max(width - 1.5, 1), 9, colour, radius=2)
-            x += width
-        x = 0.0
-        for what, time, colour in spent:
-            if time <= 0:
-                continue
-            label = f"{what} {_duration(time)} ({time / whole:.0%})"
-            self._rectangle(x, self._y + 18, 9, 9, colour, radius=2)
-            self._text(x + 15, self._y + 26.5, label, dim=True, size=11.5)
-            x += 15 + _pixels(label, 11.5) + 24
-        self._y += 38
+            self._rectangle(bar, self._y, max(width - 2, 1), 8, colour, radius=2)
+            bar += width
+            text = f"{what} {_duration(time)}, {time / whole:.0%}"
+            self._rectangle(label, self._y + 17, 9, 9, colour, radius=2)
+            self._text(label + 14, self._y + 25.5, text, size=11.5, dim=True)
+            label += _pixels(text, 11.5) + 32
+        self._y += 42 if spent else 0
 
-    def _event(self, event: _Event, *, is_last: bool) -> None:
+    def _lane_names(self) -> None:
+        for x, name in ((_LEFT_LANE, "Client"), (_RIGHT_LANE, "Server")):
+            is_here = x == self._here
+            opacity = 0.13 if is_here else 0.06
+            self._rectangle(x - 56, self._y, 112, 28, "currentColor", radius=6, opacity=opacity)
+            name += " (here)" if is_here else ""
+            self._text(x, self._y + 18.5, name, size=13, weight=600, anchor="middle")
+        self._y += 28
+
+    def _legend(self) -> None:
+        if any(message.encrypted for message in self._trace.messages):
+            self._rectangle(_LEFT, self._y + 2, 28, 18, _GREEN, radius=5, opacity=0.16)
+            self._lock(_LEFT + 9, self._y + 5)
+            self._text(_NAMES_AT + 8, self._y + 15, "encrypted on the wire", size=11.5, dim=True)
+        if self._trace.messages:
+            self._text(_RIGHT - 8, self._y + 15, "sizes in bytes", size=11.5, dim=True, anchor="end")
+        self._y += 24
+
+    # Between the lanes
+
+    def _event(self, event: _Event) -> None:
         if isinstance(event, _OpenFlight):
-            self._draw_flight(event)
+            self._flight(event)
         elif isinstance(event, Wait):
             self._wait(event)
         elif isinstance(event, ConnectionInfo):
             self._secure()
-        elif isinstance(event, Failure):
-            self._failure(event)
         elif isinstance(event, ApplicationData):
             self._application_data(event)
+        elif isinstance(event, Failure):
+            self._failure(event)
         else:
-            self._note(f"{_count(event, 'message')} left out")
+            self._left_out(event)
 
-    def _gap(self, until: float, colour: str) -> None:
-        """Go down the lane by how long nothing was to be seen; ten times as long is a little further."""
-        span = max(0.0, until - self._time)
-        height = 12 + 13 * math.log10(1 + 1000 * span)
-        self._lane(height, colour if span else "")
-        self._time = max(self._time, until)
-        self._y += height
-
-    def _lane(self, height: float, colour: str) -> None:
-        if colour:
-            self._rectangle(self._local - 3, self._y, 6, height, colour)
-
-    def _draw_flight(self, flight: _OpenFlight) -> None:
+    def _flight(self, flight: _OpenFlight) -> None:
         colour = "" if flight.after_handshake else _BLUE if flight.sent else _GREY
         self._gap(flight.start, colour)
-        begin, self._y = self._y, self._y + 22
-        start, end = (self._local, self._remote) if flight.sent else (self._remote, self._local)
-        direction = 1 if end > start else -1
-        tip = end - 5 * direction if end == self._local else end
-        y = self._y
-        self._parts.append(
-            f'<path d="M{start + 4 * direction} {y:.1f}H{tip - 9 * direction}" stroke="currentColor" stroke-width="1.75" fill="none"/>'
-            f'<path d="M{tip} {y:.1f}l{-11 * direction} -5.5v11z"/>'
-        )
-        self._text((start + end) / 2, y - 7, _flight_text(flight), weight=600, anchor="middle")
-        self._time_label(y, flight.start)
-        self._y += 8
-        self._messages(flight)
-        self._y += 4
-        height = self._y - begin
-        self._y = begin
-        self._lane_behind(height, colour)
-        self._y = begin + height
+        begin = self._y
+        self._y += 32
+        self._text(_WIDTH / 2, self._y - 8, _flight_text(flight), weight=600, anchor="middle")
+        self._when(flight.start)
+        self._arrow(rightwards=flight.sent == (self._trace.role == "client"))
+        self._y += 7
+        for is_band, rows in itertools.groupby(flight.messages.with_gap(), _is_encrypted):
+            behind, top = len(self._shapes), self._y
+            for row in rows:
+                if isinstance(row, Message):
+                    self._message(row)
+                else:
+                    self._left_out(row)
+            if is_band:
+                self._rectangle(
+                    _LEFT, top, _RIGHT - _LEFT, self._y - top, _GREEN, radius=5, opacity=0.16, layer=behind
+                )
+        self._track(begin, colour)
         self._time = max(self._time, flight.end)
+        self._awaits_peer = flight.sent
+
+    def _message(self, message: Message) -> None:
+        y = self._y + 15
+        colour = _RED if _is_fatal(message) else "currentColor"
+        if message.encrypted:
+            self._lock(_LEFT + 9, y - 10)
+        title = self._trace.line(message)
+        self._text(_NAMES_AT, y, message.name, weight=600, fill=colour, title=title)
+        lines = _wrapped(message.description, _BARS_AT - _TEXTS_AT - 10, lambda text: _pixels(text, 12))
+        if len(lines) > _MOST_LINES:
+            lines[_MOST_LINES - 1 :] = [f"{lines[_MOST_LINES - 1]}…"]
+        for number, line in enumerate(lines):
+            self._text(_TEXTS_AT, y + number * _LINE, line, fill=colour)
+        width = max(1.5, _BAR_WIDTH * message.size / self._largest)
+        self._rectangle(_BARS_AT, y - 8, width, 8, "currentColor", radius=1.5, opacity=0.35)
+        self._text(_RIGHT - 8, y, f"{message.size:,}", anchor="end")
+        self._y += _ROW + _LINE * (len(lines) - 1)
+
+    def _wait(self, wait: Wait) -> None:
+        self._gap(wait.start, _GREY if self._awaits_peer else _BLUE)
+        begin = self._y
+        self._y += 22 + _height(wait.end - wait.start)
+        self._beside(begin, _wait_text(wait), weight=600)
+        self._when(wait.start, begin + 15)
+        self._track(begin, _AMBER)
+        self._time = max(self._time, wait.end)
+
+    def _secure(self) -> None:
+        self._gap(self._trace.duration or 0.0, _BLUE)
+        self._y += 6
+        self._rectangle(_LEFT_LANE, self._y, _RIGHT_LANE - _LEFT_LANE, 24, _GREEN, opacity=0.3)
+        self._lock(_WIDTH / 2 - 30, self._y + 6)
+        self._text(_WIDTH / 2 - 12, self._y + 16.5, "secure", size=13, weight=700)
+        self._when(self._trace.duration or 0.0, self._y + 16)
+        self._y += 24
+
+    def _failure(self, failure: Failure) -> None:
+        colour = _GREY if self._awaits_peer else _BLUE
+        self._gap(failure.time, colour if self._trace.info is None else "")
+        self._y += 6
+        lines = _wrapped(failure.text, _RIGHT - _LEFT - 24, lambda text: _pixels(text, 12))
+        height = 30 + _LINE * len(lines)
+        self._rectangle(_LEFT, self._y, _RIGHT - _LEFT, height, _RED, radius=5, opacity=0.16)
+        self._cross(self._here, self._y + height / 2)
+        self._when(failure.time, self._y + height / 2 + 4)
+        self._text(_LEFT + 12, self._y + 18, failure.error, size=13, weight=700, fill=_RED)
+        for number, line in enumerate(lines, 1):
+            self._text(_LEFT + 12, self._y + 20 + number * _LINE, line)
+        self._y += height
+
+    def _application_data(self, data: ApplicationData) -> None:
+        self._y += 34
+        self._text(_WIDTH / 2, self._y - 8, _data_text(data), dim=True, anchor="middle")
+        self._arrow(rightwards=True, leftwards=True, dashed=True)
+
+    def _left_out(self, count: int) -> None:
+        self._text(_NAMES_AT, self._y + 15, f"… {_count(count, 'message')} left out …", dim=True)
+        self._y += _ROW
+
+    def _gap(self, until: float, colour: str) -> None:
+        """Go down by the time in which nothing was to be seen."""
+        begin, span = self._y, max(0.0, until - self._time)
+        self._y += _height(span)
+        if colour and span > _NOTEWORTHY * (self._trace.duration or math.inf):
+            self._y = max(self._y, begin + _ROW)
+            whom = "here" if colour == _BLUE else f"for the {_peer(self._trace)}"
+            self._beside(begin, f"{_duration(span)} {whom}", dim=True)
+        self._track(begin, colour)
+        self._time += span
+
+    def _track(self, begin: float, colour: str) -> None:
+        """Colour the lane of this side from a height down to where we are."""
+        if colour:
+            self._rectangle(self._here - 3, begin, 6, self._y - begin, colour)
+
+    # Shapes
+
+    def _when(self, time: float, y: float | None = None) -> None:
+        y = self._y + 4 if y is None else y
+        anchor = "end" if self._inwards > 0 else "start"
+        self._text(self._here - 12 * self._inwards, y, _duration(time), size=11.5, dim=True, anchor=anchor)
+
+    def _beside(self, begin: float, text: str, *, weight: int = 400, dim: bool = False) -> None:
+        """Write beside the lane of this side, half-way from a height down to where we are."""
+        x, y = self._here + 18 * self._inwards, (begin + self._y) / 2 + 4
+        anchor = "start" if self._inwards > 0 else "end"
+        self._text(x, y, text, weight=weight, dim=dim, anchor=anchor, most=_RIGHT - _LEFT)
+
+    def _arrow(self, *, rightwards: bool, leftwards: bool | None = None, dashed: bool = False) -> None:
+        leftwards = not rightwards if leftwards is None else leftwards
+        left, right = _LEFT_LANE + 5, _RIGHT_LANE - 5
+        dashes = ' stroke-dasharray="5 4" stroke-opacity=".6"' if dashed else ""
+        self._shapes.append(
+            f'<path d="M{left + 6 * leftwards} {self._y:.1f}H{right - 6 * rightwards}" stroke="currentColor"'
+            f' stroke-width="1.8"{dashes}/>'
+        )
+        for x, back, is_tip in ((left, 11, leftwards), (right, -11, rightwards)):
+            if is_tip:
+                self._shapes.append(f'<path d="M{x} {self._y:.1f}l{back} -5.5v11z"/>')
+
+    def _lock(self, x: float, y: float) -> None:
+        self._shapes.append(
+            f'<path d="M{x + 2} {y + 5:.1f}v-2a3 3 0 0 1 6 0v2" fill="none"'
+            f' stroke="{_GREEN}" stroke-width="1.6"/>'
+            f'<rect x="{x}" y="{y + 5:.1f}" width="10" height="7" rx="1.5" fill="{_GREEN}"/>'
+        )
+
+    def _cross(self, x: float, y: float) -> None:
+        self._shapes.append(
+            f'<path d="M{x - 6} {y - 6:.1f}l12 12m0 -12l-12 12" stroke="{_RED}" stroke-width="3.5"/>'
+        )
+
+    def _rectangle(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        fill: str,
+        *,
+        radius: float = 0,
+        opacity: float = 1,
+        layer: int | None = None,
+    ) -> None:
+        shape = (
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius}"'
+            f' fill="{fill}" fill-opacity="{opacity}"/>'
+        )
+        self._shapes.insert(len(self._shapes) if layer is None else layer, shape)
+
+    def _text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 12,
+        weight: int = 400,
+        fill: str = "currentColor",
+        anchor: str = "start",
+        dim: bool = False,
+        most: float = math.inf,
+        title: str = "",
+    ) -> None:
+        shown = text
+        if _pixels(text, size) > most:
+            shown = f"{_wrapped(text, most - size, lambda part: _pixels(part, size))[0]}…"
+            title = text
+        opacity = ' fill-opacity=".7"' if dim else ""
+        title = f"<title>{html.escape(title)}</title>" if title else ""
+        self._shapes.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
+            f' fill="{fill}"{opacity}>{html.escape(shown)}{title}</text>'
+        )
+
+
+def _is_encrypted(row: Message | int) -> bool:
+    return isinstance(row, Message) and row.encrypted
+
+
+def _is_fatal(message: Message) -> bool:
+    return message.alert is not None and message.description.startswith("fatal")
+
+
+def _height(seconds: float) -> float:
+    """Return how far down a time goes: ten times as long is a little further."""
+    return 12 * math.log10(1 + 1000 * max(0.0, seconds))
+
+
+def _pixels(text: str, size: float) -> float:
+    """Return about how wide a text is: there are wider fonts than most, and narrower ones."""
+    return size * sum(1.0 if _is_wide(letter) else _ADVANCES.get(letter, 0.62) for letter in text)
+
+
+_ADVANCES: Final = dict.fromkeys("iIjlft.,:;'|!()[]{} -", 0.38) | dict.fromkeys("mwMWABCDGHNOQRSTUV_@%", 0.7)
+"""How wide letters are that are narrower or wider than most, in parts of the size."""

@@ -28,8 +28,8 @@ _TLS13 = 0x0304
 _OK = 0
 _ALERT_FATAL = 2
 _NOACK = 3
-# By the hash that a pre-shared key is for: the suite that tells OpenSSL of it.
-_SUITES_BY_HASH = {"SHA256": b"\x13\x01", "SHA384": b"\x13\x02"}
+# More than OpenSSL's PSK_MAX_PSK_LEN: no key, but an internal error.
+_NO_KEY_BUT_AN_ERROR = 513
 
 
 @ffi.callback("int(int, X509_STORE_CTX *)", error=0)  # type: ignore[untyped-decorator]
@@ -121,6 +121,9 @@ def on_status_response(ssl: Any, _arg: Any) -> int:
 )
 def on_psk_client(ssl: Any, hint: Any, identity: Any, _max_identity: int, key: Any, _max_key: int) -> int:
     """``SSL_CTX_set_psk_client_callback``'s callback, up to TLS 1.2; 0 gives up."""
+    if lib.SSL_version(ssl) == _TLS13:
+        # It has no key beside the one that `on_psk_use_session` was asked for.
+        return 0
     connection = connections[ssl]
     try:
         text = None if hint == NULL else ffi.string(hint).decode("utf-8", "replace")
@@ -147,7 +150,7 @@ def on_psk_server(ssl: Any, identity: Any, key: Any, _max_key: int) -> int:
         psk = connection.server_psk(ffi.string(identity))
     except BaseException as error:  # noqa: BLE001 - cffi would print it, and forget it
         connection.keep(error)
-        return 0
+        return _NO_KEY_BUT_AN_ERROR
     if psk is None:
         return 0
     ffi.memmove(key, psk.key, len(psk.key))
@@ -160,16 +163,14 @@ def on_psk_use_session(ssl: Any, digest: Any, identity: Any, identity_length: An
     connection = connections[ssl]
     session[0] = NULL
     try:
-        psk = connection.client_psk(None)
-        if psk is None or (digest != NULL and not connection.retried_with(psk.hash)):
-            return 1
+        offer = connection.client_psk_session(retried=digest != NULL)
     except BaseException as error:  # noqa: BLE001 - cffi would print it, and forget it
         connection.keep(error)
         return 0
-    encoded = psk.identity.encode()
-    identity[0] = connection.keep_alive(encoded)
-    identity_length[0] = len(encoded)
-    session[0] = _psk_session(ssl, psk)
+    if offer is not None:
+        identity[0] = connection.keep_alive(offer[0])
+        identity_length[0] = len(offer[0])
+        session[0] = _session(offer[1])
     return 1
 
 
@@ -179,26 +180,19 @@ def on_psk_find_session(ssl: Any, identity: Any, identity_length: int, session: 
 
     It is called for each identity until one is taken, tickets included.
     """
-    connection = connections[ssl]
-    psk = connection.psk_choice
-    connection.psk_taken = psk is not None and psk.identity.encode() == bytes(
-        ffi.buffer(identity, identity_length)
-    )
-    session[0] = _psk_session(ssl, psk) if connection.psk_taken and psk is not None else NULL
+    der = connections[ssl].server_psk_session(bytes(ffi.buffer(identity, identity_length)))
+    session[0] = NULL if der is None else _session(der)
     return 1
 
 
-def _psk_session(ssl: Any, psk: PreSharedKey) -> Any:
-    """Return an ``SSL_SESSION *`` that stands for a pre-shared key; OpenSSL frees it."""
-    session = lib.Cryptography_SSL_SESSION_new()
-    lib.SSL_SESSION_set1_master_key(session, psk.key, len(psk.key))
-    lib.SSL_SESSION_set_cipher(session, lib.SSL_CIPHER_find(ssl, _SUITES_BY_HASH[psk.hash]))
-    lib.SSL_SESSION_set_protocol_version(session, _TLS13)
-    return session
+def _session(der: bytes) -> Any:
+    """Return an ``SSL_SESSION *``; OpenSSL frees it."""
+    source = ffi.new("unsigned char[]", der)
+    return lib.d2i_SSL_SESSION(NULL, ffi.new("unsigned char **", source), len(der))
 
 
 @ffi.callback("void(SSL *, int, int)")  # type: ignore[untyped-decorator]
 def on_info(ssl: Any, where: int, _value: int) -> None:
     """``SSL_set_info_callback``'s callback: notices session tickets, of which nothing else tells."""
     if where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
-        connections[ssl].ticket_arrived = True
+        connections[ssl].on_ticket()

@@ -38,6 +38,7 @@ _MEMORY = lib.BIO_s_mem()
 _TWO_RECORDS = 2 * (5 + 1 + 16)
 # How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
 _LONGEST_FLIGHT = 64 * 1024
+_BOTH_SHUT_DOWN = lib.SSL_SENT_SHUTDOWN | lib.SSL_RECEIVED_SHUTDOWN
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
 
@@ -83,8 +84,6 @@ class Connection:
         verification: The verdict on the peer's chain, if one is to be made.
         alpn_choice: A server's choice of protocol, made from the ClientHello.
         ocsp_staple: The OCSP response that a server presents with its certificate.
-        psk_choice: A server's pre-shared key of TLS 1.3, found by the identities in the ClientHello.
-        psk_taken: Whether this key is what OpenSSL looked at last.
         stops_at_certificate: Whether a server ends the handshake as soon as its certificate is chosen.
         refusal: What a callback of OpenSSL's has refused the peer for.
         peer_closed: Whether the peer's close_notify has been read.
@@ -120,8 +119,6 @@ class Connection:
         "peer_closed",
         "plaintext_received",
         "plaintext_sent",
-        "psk_choice",
-        "psk_taken",
         "refusal",
         "stops_at_certificate",
         "ticket_arrived",
@@ -149,8 +146,6 @@ class Connection:
         self.verification: PeerVerification | None = None
         self.alpn_choice: bytes | None = None
         self.ocsp_staple: bytes | None = None
-        self.psk_choice: PreSharedKey | None = None
-        self.psk_taken = False
         self.stops_at_certificate = False
         self.refusal: ConnectionFailed | None = None
         self.peer_closed = False
@@ -172,6 +167,7 @@ class Connection:
         server_name: str | None = None,
         alpn_protocols: bytes | None = None,
         request_ocsp: bool = False,
+        presents: Any = None,
     ) -> None:
         """Make the ``SSL`` from an ``SSL_CTX``; nothing is sent yet.
 
@@ -181,6 +177,8 @@ class Connection:
             server_name: What a client sends as SNI.
             alpn_protocols: What a client offers, in wire format.
             request_ocsp: Whether a client asks for a stapled OCSP response.
+            presents: The context with the certificates that a server presents, if it is another one: the
+                tickets are those of `ssl_ctx`, and so are all options.
         """
         ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
         self._ssl = ssl
@@ -190,6 +188,10 @@ class Connection:
         lib.SSL_set_bio(ssl, self._rbio, self._wbio)
         callbacks.connections[ssl] = self
         if server_side:
+            if presents is not None:
+                # Kept alive: it is the one that the SSL has now.
+                self._ssl_ctx = (ssl_ctx, presents)
+                lib.SSL_set_SSL_CTX(ssl, presents.pointer)
             lib.SSL_set_accept_state(ssl)
             if self.early:
                 early, self.early = bytes(self.early), bytearray()
@@ -206,9 +208,43 @@ class Connection:
         if request_ocsp:
             lib.SSL_set_tlsext_status_type(ssl, lib.TLSEXT_STATUSTYPE_ocsp)
 
+    @property
+    def ssl(self) -> Any:
+        """The ``SSL *``, or None."""
+        return self._ssl
+
     def watch_tickets(self) -> None:
         """Let `ticket_arrived` tell when a session ticket has been read."""
         lib.SSL_set_info_callback(self._ssl, callbacks.on_info)
+
+    def offer_session(self, session: bytes) -> bool:
+        """Offer a session to the server; return whether OpenSSL can read it.
+
+        Args:
+            session: The DER of an ``SSL_SESSION``.
+        """
+        source = ffi.new("unsigned char[]", session)
+        pointer = lib.d2i_SSL_SESSION(NULL, ffi.new("unsigned char **", source), len(session))
+        if pointer == NULL:
+            error_queue.drain()
+            return False
+        taken: bool = lib.SSL_set_session(self._ssl, pointer) == 1
+        lib.SSL_SESSION_free(pointer)
+        return taken
+
+    def current_session(self) -> bytes | None:
+        """Return the DER of the ``SSL_SESSION`` that the connection has now; with TLS 1.3, the newest."""
+        pointer = NULL if self._ssl is None else lib.SSL_get_session(self._ssl)
+        if pointer == NULL:
+            return None
+        length = lib.i2d_SSL_SESSION(pointer, NULL)
+        destination = ffi.new("unsigned char[]", length)
+        lib.i2d_SSL_SESSION(pointer, ffi.new("unsigned char **", destination))
+        return bytes(ffi.buffer(destination, length))
+
+    def on_ticket(self) -> None:
+        """Take note of a session ticket that has just been read."""
+        self.ticket_arrived = True
 
     def release(self) -> None:
         """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
@@ -216,9 +252,11 @@ class Connection:
         self._ssl_ctx = self._rbio = self._wbio = self._borrowed = self.verification = None
         # Their causes have tracebacks, and so may refer to those who hold this object.
         self._error = self.refusal = None
-        self.psk_choice = self._kept = None
+        self._kept = None
         if ssl is not None:
             callbacks.connections.pop(ssl, None)
+            # Otherwise OpenSSL would forget the session, unless both sides have said goodbye.
+            lib.SSL_set_shutdown(ssl, _BOTH_SHUT_DOWN)
             ffi.release(ssl)
 
     # Ciphertext
@@ -465,8 +503,16 @@ class Connection:
         """Return a client's pre-shared key, or None."""
         return None
 
+    def client_psk_session(self, *, retried: bool) -> tuple[bytes, bytes] | None:  # noqa: ARG002
+        """Return the identity of a client's pre-shared key of TLS 1.3, and the session for it, or None."""
+        return None
+
     def server_psk(self, identity: bytes) -> PreSharedKey | None:  # noqa: ARG002
         """Return the pre-shared key of a client of TLS 1.2, or None."""
+        return None
+
+    def server_psk_session(self, identity: bytes) -> bytes | None:  # noqa: ARG002
+        """Return the session that stands for the pre-shared key of a client of TLS 1.3, or None."""
         return None
 
     def keep(self, error: BaseException) -> None:

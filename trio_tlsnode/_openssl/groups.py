@@ -24,7 +24,9 @@ _IANA_NAMES: Final = {name.lower(): name for name in SUPPORTED_GROUPS.values()} 
 # OpenSSL's short names, which Node shows, where they are not IANA's.
 _SHORT_NAMES: Final = {"x25519": "X25519", "x448": "X448", "secp256r1": "prime256v1"}
 # Of the keys whose size is not in their name, in bits.
-_SIZES: Final = {"x25519": 253, "x448": 448}
+_SIZES: Final = {"x25519": 253, "x448": 448, "curveSM2": 256}
+# Those of RFC 8422 and RFC 7027: TLS 1.2 exchanges keys by them, as by groups of RFC 7919, and by no others.
+_CURVES: Final = re.compile(r"x25519|x448|sec[pt]\d+[kr]\d|brainpoolP\d+r1")
 # What OpenSSL understands in front of a name (openssl's SSL_CTX_set1_groups_list).
 _PREFIXES: Final = "?*-"
 
@@ -49,6 +51,15 @@ def _available() -> tuple[str, ...]:
 def iana_name(group: str) -> str | None:
     """Return IANA's name of a group that is called by any of its names, in any case; None if it has none."""
     return _IANA_NAMES.get(group.lower())
+
+
+def is_curve_of_tls12(group: str) -> bool:
+    """Whether keys can be exchanged by a group in TLS 1.2, by ECDHE.
+
+    Args:
+        group: IANA's name of it.
+    """
+    return _CURVES.fullmatch(group) is not None
 
 
 @functools.cache

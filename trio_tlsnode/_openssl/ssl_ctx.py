@@ -15,9 +15,10 @@ from ..errors import ConfigurationError, ConnectionFailed, FeatureUnavailable
 from ..iana import SIGNATURE_SCHEMES
 from ..psk import PSKRole
 from . import callbacks, error_queue, groups
+from .buffers import buffers
 from .cipher_list import CipherList
 from .connection import Connection
-from .library import NULL, SSL, crypto, features, lib
+from .library import NULL, SSL, crypto, features, lib, pointer_to
 from .suggestions import did_you_mean
 
 VERIFY_NONE: int = lib.SSL_VERIFY_NONE
@@ -47,6 +48,10 @@ def _refused(error: SSL.Error | crypto.Error, reason: str, option: str) -> Confi
     code = error_queue.node_code(library, detail) if detail else None
     detail = detail and f": {detail}"
     return ConfigurationError(f"{reason}{detail}", code=code, option=option)
+
+
+# A handshake's, with a HelloRetryRequest.
+_MOST_FLIGHTS: Final = 4
 
 
 class SSLContext:
@@ -82,20 +87,20 @@ class SSLContext:
         self._context.set_min_proto_version(VERSIONS[least])
         self._context.set_max_proto_version(VERSIONS[greatest])
 
-    def set_ciphers(self, ciphers: CipherList, *, dhe: bool) -> None:
+    def set_ciphers(self, ciphers: CipherList, *, without: Iterable[str] = ()) -> None:
         """Allow the cipher suites of a list, at its security level.
 
         Args:
             ciphers: The list.
-            dhe: Whether suites with finite-field Diffie-Hellman may be among those of the older versions.
+            without: How the keys may not be exchanged in the older versions ("kRSA").
 
         Raises:
             ConfigurationError: nothing matches (``ERR_SSL_NO_CIPHER_MATCH``).
         """
         # With the level alone there is nothing that could match.
         older = ciphers.older or ("" if ciphers.security_level is None else "DEFAULT")
-        if older and not dhe:
-            older += ":!kDHE:!kDHEPSK"
+        if older:
+            older += "".join(f":!{exchange}" for exchange in without)
         if ciphers.security_level is not None:
             older += f":@SECLEVEL={ciphers.security_level}"
         try:
@@ -173,6 +178,11 @@ class SSLContext:
             if bits <= group.bits
         ]
         groups.set_groups(self._context, ":".join(("DEFAULT", *names)))
+
+    @property
+    def has_psk_suites(self) -> bool:
+        """Whether there is a suite with pre-shared keys for the versions before TLS 1.3."""
+        return any("PSK" in name for name in SSL.Connection(self._context, None).get_cipher_list())
 
     def use_pre_shared_keys(self, role: PSKRole, ciphers: CipherList, *, server_side: bool) -> None:
         """Let connections ask for pre-shared keys.
@@ -315,6 +325,37 @@ class SSLContext:
     def set_session_timeout(self, seconds: int) -> None:
         """Let sessions be resumed for so many seconds."""
         lib.SSL_CTX_set_timeout(self.pointer, seconds)
+
+    def sample_session(self, client: SSLContext) -> bytes | None:
+        """Return a session that a server's context makes with a client, or None if it makes none.
+
+        Args:
+            client: A context that accepts any server.
+        """
+        ends = Connection(), Connection()
+        ends[0].open(client, server_side=False)
+        ends[1].open(self, server_side=True)
+        lib.SSL_set_verify(ends[1].ssl, VERIFY_NONE, NULL)
+        try:
+            for _ in range(_MOST_FLIGHTS):
+                for end, other in (ends, ends[::-1]):
+                    if end.step_handshake():
+                        end.peek()
+                    flight = bytes(buffers.outgoing_view[: end.drain_into(0)])
+                    if flight:
+                        other.feed_from(pointer_to(flight), len(flight))
+                        other.settle()
+            return ends[0].current_session()
+        except ConnectionFailed:
+            return None
+        finally:
+            for end in ends:
+                end.release()
+
+    def forget_sessions(self) -> None:
+        """Resume no session, and hand out none that could be."""
+        lib.SSL_CTX_set_options(self.pointer, lib.SSL_OP_NO_TICKET)
+        lib.SSL_CTX_set_session_cache_mode(self.pointer, lib.SSL_SESS_CACHE_OFF)
 
     def set_session_id_context(self, value: bytes) -> None:
         """Let sessions resume only where this value is the same: at most 32 bytes."""

@@ -171,6 +171,14 @@ class PeerVerification:
             self.identity_error = self._refusal(certificate)
         return self.error()
 
+    def is_for_peer(self, certificate: Certificate) -> bool:
+        """Whether the identity check would accept a certificate.
+
+        Args:
+            certificate: The peer's.
+        """
+        return self._check_identity is None or self._refusal(certificate) is None
+
     @property
     def _asks_for_identity(self) -> bool:
         # A check of the application's is asked only about chains that are trusted.  The standard one tells of
