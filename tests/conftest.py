@@ -10,7 +10,13 @@ import pytest
 from cryptography.hazmat.backends.openssl import backend
 from hypothesis import settings
 
-FOREIGN_PEERS = {"node": "--version", "openssl": "version", "curl": "--version"}
+FOREIGN_PEERS = {
+    "node": "--version",
+    "openssl": "version",
+    "curl": "--version",
+    "chromium": "--version",
+    "tshark": "--version",
+}
 
 # The same examples each time: a failure in one run is a failure in every run.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
@@ -51,6 +57,18 @@ def openssl() -> str:
 def curl() -> str:
     """The path of curl."""
     return _foreign_peer("curl")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium."""
+    return _foreign_peer("chromium")
+
+
+@pytest.fixture(scope="session")
+def tshark() -> str:
+    """The path of tshark."""
+    return _foreign_peer("tshark")
 
 
 def _foreign_peer(name: str) -> str:

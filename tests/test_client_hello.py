@@ -1,7 +1,6 @@
 """ClientHello: parsing, fingerprints, finding it in records, and naming what is no TLS.
 
-The hellos in data/client_hello are recordings of real clients.  What is expected of them was read from them
-by tshark 4.0.17; it has no JA4, so that was computed from tshark's fields.
+The recordings of real clients, and what tshark has read in them, are those of client_hellos.py.
 """
 
 from __future__ import annotations
@@ -9,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import json
 import pickle
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from client_hellos import expected, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -30,10 +28,9 @@ from trio_tlsnode.iana import CIPHER_SUITES, GREASE, SIGNATURE_SCHEMES, SUPPORTE
 
 pytestmark = pytest.mark.feature("G4")
 
-DATA = Path(__file__).parent / "data" / "client_hello"
-EXPECTED: dict[str, dict[str, Any]] = json.loads((DATA / "expected.json").read_text())
+EXPECTED = expected()
 CERTIFICATE = trustme.CA().issue_cert("server.example")
-RECORDED = {name: bytes.fromhex((DATA / f"{name}.hex").read_text()) for name in EXPECTED}
+RECORDED = recorded()
 
 fuzzed = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -146,6 +143,7 @@ def test_everything_real_clients_offer_has_a_name(name: str) -> None:
     all_names = (
         *hello.version_names,
         *hello.cipher_names,
+        *hello.extension_names,
         *hello.group_names,
         *hello.signature_algorithm_names,
     )

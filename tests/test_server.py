@@ -490,18 +490,18 @@ async def test_on_connection_s_result_does_not_matter(nursery: trio.Nursery) -> 
 async def test_statistics_count_what_became_of_the_connections(nursery: trio.Nursery) -> None:
     server = TLSServer(echo, SERVER, client_error_limit=1)
     assert server.statistics() == ServerStatistics(
-        open=0, accepted=0, secure=0, resumed=0, failed={}, dropped=0
+        open=0, handshaking=0, waiting=0, accepted=0, secure=0, resumed=0, failed={}, dropped=0
     )
     client = await connect_to(nursery, server)
     await wait_all_tasks_blocked()
     assert server.statistics() == ServerStatistics(
-        open=1, accepted=1, secure=1, resumed=0, failed={}, dropped=0
+        open=1, handshaking=0, waiting=0, accepted=1, secure=1, resumed=0, failed={}, dropped=0
     )
     silent, transport = memory_stream_pair()
     nursery.start_soon(server.handle, transport)
     await wait_all_tasks_blocked()
     assert server.statistics() == ServerStatistics(
-        open=2, accepted=2, secure=1, resumed=0, failed={}, dropped=0
+        open=2, handshaking=1, waiting=0, accepted=2, secure=1, resumed=0, failed={}, dropped=0
     )
     await client.aclose()
     await silent.aclose()
@@ -511,6 +511,8 @@ async def test_statistics_count_what_became_of_the_connections(nursery: trio.Nur
     await server.handle(transport)
     assert server.statistics() == ServerStatistics(
         open=0,
+        handshaking=0,
+        waiting=0,
         accepted=3,
         secure=1,
         resumed=0,

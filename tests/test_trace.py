@@ -650,6 +650,8 @@ def vector(size: int, *parts: bytes) -> bytes:
         (message(25, bytes.fromhex("0002 000400 00")), "brotli; 1,024 bytes"),
         (message(25, bytes.fromhex("0009 000001 00")), "algorithm 9; 1 byte"),
         (message(22, bytes.fromhex("01 000200") + bytes(512)), "OCSP response, 512 bytes"),
+        (message(12, bytes.fromhex("03 001d 01 00")), "x25519"),
+        (message(12, bytes.fromhex("0100") + bytes(300)), ""),
         (message(15, bytes.fromhex("0100 0000")), ""),
         (message(11, bytes.fromhex("00 000000")), "no certificate"),
         (message(11, bytes.fromhex("00 000004 000002 0500")), "malformed: cut short"),
@@ -661,6 +663,12 @@ def vector(size: int, *parts: bytes) -> bytes:
 )  # fmt: skip
 def test_a_message_is_described(data: bytes, text: str) -> None:
     assert description(data) == text
+
+
+def test_a_hello_with_early_data_says_so() -> None:
+    start = b"\x03\x03" + bytes(33) + bytes.fromhex("0002 1301 01 00")
+    hello = message(1, start + bytes.fromhex("0004 002a 0000"))
+    assert description(hello) == "no server name; TLSv1.2; early data"
 
 
 def test_a_message_that_no_rfc_names_is_a_number() -> None:
@@ -825,6 +833,37 @@ def test_the_diagram_marks_what_is_encrypted() -> None:
     clear = HandshakeTrace()
     clear.plaintext(True, Alert.handshake_failure.plaintext_record(), 0)
     assert locks(clear) == 0
+
+
+def test_the_diagram_says_where_time_and_data_went() -> None:
+    script = Script()
+    script.trace.waited("alpn_callback", script.now, script.now + 0.25)
+    script.now += 0.5
+    script.record(sent=True, messages=[message(20)])
+    script.now += 0.75
+    script.finish()
+    script.record(sent=True, messages=[], inner=23)
+    picture = script.trace._repr_html_()
+    assert ">alpn_callback took 250.000 ms<" in picture
+    assert ">251.000 ms here<" in picture
+    assert ">751.000 ms for the server<" in picture
+    assert ">application data: 22 bytes in 1 record sent<" in picture
+
+
+def test_a_long_description_takes_three_lines_of_the_diagram() -> None:
+    trace = HandshakeTrace()
+    chain = vector(3, vector(3, certificate(("word " * 12 + "end",), "", "")), vector(2))
+    trace.record(False, 0x0304, HANDSHAKE, SERVER_HELLO, 0)
+    trace.record(False, 0x0304, HANDSHAKE, message(11, vector(1) + chain), 0)
+    assert " end<" in trace._repr_html_()
+    trace.record(
+        False,
+        0x0304,
+        HANDSHAKE,
+        message(8, vector(2, b"\0\x10", vector(2, vector(2, vector(1, b"w" * 230))))),
+        0,
+    )
+    assert re.findall(">(w+…?)<", trace._repr_html_())[-1].endswith("w…")
 
 
 def test_nothing_from_the_peer_becomes_markup() -> None:

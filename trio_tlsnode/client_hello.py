@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from .alerts import Alert
-from .iana import CIPHER_SUITES, GREASE, SIGNATURE_SCHEMES, SUPPORTED_GROUPS, VERSIONS, names
+from .iana import CIPHER_SUITES, EXTENSIONS, GREASE, SIGNATURE_SCHEMES, SUPPORTED_GROUPS, VERSIONS, names
 
 _Numbers = tuple[int, ...]
 
@@ -207,6 +207,11 @@ class ClientHello:
         return names(self.cipher_suites, CIPHER_SUITES)
 
     @property
+    def extension_names(self) -> tuple[str, ...]:
+        """IANA's names of the types of `extensions` ("server_name")."""
+        return names([kind for kind, _ in self.extensions], EXTENSIONS)
+
+    @property
     def group_names(self) -> tuple[str, ...]:
         """IANA's names of `groups` ("X25519MLKEM768")."""
         return names(self.groups, SUPPORTED_GROUPS)
@@ -278,7 +283,8 @@ class ClientHelloReader:
         limit: The most bytes that the hello may take on the wire, with the headers of its records.
 
     Attributes:
-        received: Everything that was fed, also what follows the hello: what OpenSSL is to be fed.
+        received: Everything that was fed, also what follows the hello: what OpenSSL is to be fed.  As long as
+            more is needed, it is within the limit.
     """
 
     __slots__ = ("_at", "_limit", "_message", "_record_left", "_size", "received")
@@ -300,9 +306,13 @@ class ClientHelloReader:
                 that the first two bytes are seen together where only the second tells TLS from the rest.
         """
         self.received += data
-        while self._record_left or self._begin_record():
-            at = self._at
-            piece = self.received[at : at + min(self._record_left, self._size - len(self._message))]
+        while (missing := self._size - len(self._message)) > 0:
+            # What is missing takes at least so much, if not more records.
+            if self._at + (0 if self._record_left else 5) + missing > self._limit:
+                raise MalformedClientHello("the ClientHello is too long")
+            if not self._record_left and not self._begin_record():
+                return None
+            piece = self.received[self._at : self._at + min(self._record_left, missing)]
             if not piece:
                 return None
             self._at += len(piece)
@@ -312,11 +322,7 @@ class ClientHelloReader:
                 raise MalformedClientHello("not a ClientHello", Alert.unexpected_message)
             if len(self._message) == 4:
                 self._size = 4 + int.from_bytes(self._message[1:])
-            if max(self._at, self._size) > self._limit:
-                raise MalformedClientHello("the ClientHello is too long")
-            if len(self._message) == self._size:
-                return ClientHello.parse(bytes(self._message))
-        return None
+        return ClientHello.parse(bytes(self._message))
 
     def _begin_record(self) -> bool:
         """Check what has arrived of a record's header, and consume it if it is whole."""

@@ -454,7 +454,7 @@ class SecureContext:
         return bool(self._settings.credentials.certified_keys)
 
     def check_server_side(self) -> None:
-        """Raise `ConfigurationError` if no server can use this context; it may be one without a certificate."""
+        """Raise `ConfigurationError` if no server can use this context; it may lack a certificate."""
         self.ssl_ctx(server_side=True, verify_mode=VERIFY_NONE)
 
     @property

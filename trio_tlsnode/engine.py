@@ -789,7 +789,7 @@ class Engine(Connection):
             authorization_error=error,
             session_reused=negotiated.session_reused,
             psk_identity=psk,
-            certificate=None if negotiated.certificate is None else Certificate(negotiated.certificate),
+            certificate=self._own_certificate(negotiated, by_psk=psk is not None),
             peer_certificate=peer,
             peer_certificate_chain=chain,
             verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
@@ -844,6 +844,13 @@ class Engine(Connection):
             return error
         problems = (*(() if error is None else error.problems), self._ocsp_problem)
         return certificate_error(problems, peer="server", at=self.context.verification_time)
+
+    @staticmethod
+    def _own_certificate(negotiated: Negotiated, *, by_psk: bool) -> Certificate | None:
+        if by_psk and not negotiated.cipher.standard_name.startswith("TLS_RSA_PSK_"):
+            # OpenSSL names the one that it would have presented.
+            return None
+        return None if negotiated.certificate is None else Certificate(negotiated.certificate)
 
     def _used_psk(self, negotiated: Negotiated) -> str | None:
         """Return the identity of the pre-shared key of this handshake, or of the one that it resumes."""

@@ -49,7 +49,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
         refuse_unknown(options, ServerOptions.__annotations__.keys(), of="a server")
         self.transport_listener = listener
         self._policy = ServerPolicy(context, **options)
-        self._policy.require_identity()
+        self._policy.require_identity(context)
         self._failures = ClientErrors(limit=0)
         self._handshakes: Any = None
         self._secured: trio.MemoryReceiveChannel[TLSStream | Exception] | None = None

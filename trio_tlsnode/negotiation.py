@@ -30,6 +30,7 @@ from .context import SecureContext, check_flag
 from .context_table import ContextTable
 from .engine import Engine, optional_callable, verify_mode_for
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
+from .limits import Limit
 from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
 from .sessions import Session
 from .tickets import TicketGenerations
@@ -180,6 +181,7 @@ class ServerPolicy:
 
     Args:
         context: The default context.
+        max_handshakes: How many handshakes there may be at a time, counted from a complete ClientHello.
 
     The other arguments are those of `ServerOptions`.
 
@@ -191,6 +193,7 @@ class ServerPolicy:
         reject_unauthorized: Whether a client that is not verified is refused.
         timeouts: The time-outs of the connections.
         on_new_session: As given.
+        handshakes: How many of the clients that have said hello are served at a time until they are secure.
 
     Raises:
         ConfigurationError: an option cannot be used.
@@ -214,18 +217,15 @@ class ServerPolicy:
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         https_compatible: bool = False,
+        max_handshakes: int | None = None,
     ) -> None:
-        if not isinstance(context, SecureContext):
-            raise ConfigurationTypeError(
-                f"context must be a SecureContext. Received {context!r}", option="context"
-            )
-        context.check_server_side()
-        self.context = context
+        self.context = _checked(context)
         self.contexts = ContextTable()
         self.alpn_protocols = parse_alpn_protocols(alpn_protocols)
         self.request_cert = check_flag("request_cert", request_cert)
         self.reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
         self.timeouts = Timeouts(handshake_timeout, close_timeout)
+        self.handshakes = Limit("max_handshakes", max_handshakes)
         self._https_compatible = check_flag("https_compatible", https_compatible)
         self._sni_callback = optional_callable("sni_callback", sni_callback)
         self._alpn_callback = optional_callable("alpn_callback", alpn_callback)
@@ -246,14 +246,24 @@ class ServerPolicy:
         self._psk = optional_callable("psk", psk)
         self._psk_identity_hint = check_identity_hint(psk_identity_hint)
 
-    def require_identity(self) -> None:
-        """Raise `ConfigurationError` if clients would find nothing to verify the server by."""
-        if not self.context.has_identity and self._psk is None:
+    def require_identity(self, context: SecureContext) -> SecureContext:
+        """Return a context, which has something for clients to verify the server by.
+
+        Args:
+            context: The context.
+
+        Raises:
+            ConfigurationTypeError: it is none.
+            ConfigurationError: it has no certificate, and the server no pre-shared keys; or no server can use
+                it.
+        """
+        if not _checked(context).has_identity and self._psk is None:
             raise ConfigurationError(
                 "a server's context needs a certificate and its key: SecureContext(key=..., cert=...); "
                 "without one, the server needs psk=",
                 option="context",
             )
+        return context
 
     def new_engine(self) -> Engine:
         """Return the engine of a new connection."""
@@ -318,7 +328,7 @@ class ServerPolicy:
             )
             if isinstance(found, SecureContext):
                 try:
-                    found.check_server_side()
+                    self.require_identity(found)
                 except ConfigurationError as error:
                     _refuse_over(error, "sni_callback", "returned a context that no server can use", engine)
                 return found
@@ -474,6 +484,15 @@ class ServerPolicy:
                 # Kept, it would be a cycle: its traceback holds this frame.
                 del raised
         return answer
+
+
+def _checked(context: SecureContext) -> SecureContext:
+    if not isinstance(context, SecureContext):
+        raise ConfigurationTypeError(
+            f"context must be a SecureContext. Received {context!r}", option="context"
+        )
+    context.check_server_side()
+    return context
 
 
 def _refuse_over(

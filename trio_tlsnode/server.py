@@ -14,26 +14,30 @@ import inspect
 import logging
 import math
 import os
-import socket
-import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Unpack
 
 import trio
 
 from .addresses import Address
 from .context import SecureContext
-from .errors import CallbackError, ConfigurationError, ConfigurationTypeError, ConnectionFailed
+from .errors import CallbackError, ConfigurationTypeError, ConnectionFailed
+from .limits import Limit, check_count
+from .listening import open_tcp_listeners, open_unix_listener
 from .negotiation import ServerOptions, ServerPolicy
 from .option_names import refuse_unknown
-from .stream import TLSStream
+from .stream import TLSStream, check_transport
 from .supervision import ClientErrors
+from .tcp_options import TCPOptions
 from .timeouts import check_seconds
 
 Handler = Callable[[TLSStream], Awaitable[object]]
 ConnectionCallback = Callable[[Address | None], "Awaitable[object] | object"]
 
-_OPTIONS: Final = ServerOptions.__annotations__.keys()
+# Those that `TLSServer` names itself are never among its others, but may have been meant.
+_OPTIONS: Final = ServerOptions.__annotations__.keys() | {
+    *("client_error_limit", "on_connection", "max_connections", "max_handshakes", "no_delay", "keep_alive")
+}
 
 logger = logging.getLogger("trio_tlsnode")
 
@@ -41,10 +45,6 @@ logger = logging.getLogger("trio_tlsnode")
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # How long to wait for room, in seconds, as trio.serve_listeners does.
 _ROOM_DELAY: Final = 0.1
-# How often the kernel may choose a port that is taken on another address.
-_PORT_TRIES: Final = 10
-# As many as the kernel allows, as trio.open_tcp_listeners has it.
-_UNIX_BACKLOG: Final = 0xFFFF
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,9 @@ class ServerStatistics:
     """How many connections a server has and had.
 
     Attributes:
-        open: Connections there are now, handshaking ones included.
+        open: Connections there are now, handshaking ones included; never more than ``max_connections``.
+        handshaking: How many of these are not secure yet, silent ones included.
+        waiting: How many of these have sent their ClientHello and wait for one of ``max_handshakes``.
         accepted: Connections there ever were.
         secure: How many of them finished the handshake.
         resumed: How many of these resumed a session.
@@ -61,6 +63,8 @@ class ServerStatistics:
     """
 
     open: int
+    handshaking: int
+    waiting: int
     accepted: int
     secure: int
     resumed: int
@@ -79,6 +83,16 @@ class TLSServer:
         context: The default context; it needs a certificate and its key, unless there is ``psk``.
         client_error_limit: How many failures are kept until the supervising task fetches them.
         on_connection: Called with the remote address before any TLS; raising refuses the connection.
+        max_connections: How many connections there may be at once.  Beyond it, clients wait in the kernel's
+            queue until one ends; where there are several listeners, each of them may have accepted one client
+            that waits as well.  None is any number.
+        max_handshakes: How many connections there may be between a complete ClientHello and the end of the
+            handshake.  The others wait, within `handshake_timeout`; a client that says nothing is not
+            counted.  None is any number.
+        no_delay: Send small pieces of data at once over accepted TCP connections, instead of waiting for more
+            (``TCP_NODELAY``).
+        keep_alive: Probe accepted TCP connections on which nothing happens (``SO_KEEPALIVE``); a number is
+            after how many seconds, rounded up, at most 32767.
         **options: As `ServerOptions` explains them.
 
     Attributes:
@@ -95,6 +109,10 @@ class TLSServer:
         *,
         client_error_limit: int = 1000,
         on_connection: ConnectionCallback | None = None,
+        max_connections: int | None = None,
+        max_handshakes: int | None = None,
+        no_delay: bool = True,
+        keep_alive: bool | float = False,
         **options: Unpack[ServerOptions],
     ) -> None:
         refuse_unknown(options, _OPTIONS, of="a server")
@@ -103,27 +121,19 @@ class TLSServer:
                 raise ConfigurationTypeError(
                     f"{option} must be callable. Received {callback!r}", option=option
                 )
-        self._policy = ServerPolicy(context, **options)
-        self._policy.require_identity()
-        if isinstance(client_error_limit, bool) or not isinstance(client_error_limit, int):
-            raise ConfigurationTypeError(
-                f"client_error_limit must be an int. Received {client_error_limit!r}",
-                option="client_error_limit",
-            )
-        if client_error_limit < 1:
-            raise ConfigurationError(
-                f"client_error_limit must be at least 1. Received {client_error_limit}",
-                code="ERR_OUT_OF_RANGE",
-                option="client_error_limit",
-            )
+        self._policy = ServerPolicy(context, max_handshakes=max_handshakes, **options)
+        self._policy.require_identity(context)
+        self._places = Limit("max_connections", max_connections)
+        self._tcp_options = TCPOptions(no_delay=no_delay, keep_alive=keep_alive)
         self.handler = handler
         self._on_connection = on_connection
-        self._client_errors = ClientErrors(client_error_limit)
+        self._client_errors = ClientErrors(check_count("client_error_limit", client_error_limit))
         self._addresses: list[Address] = []
         self._accepting: set[trio.CancelScope] = set()
         self._connections: set[trio.CancelScope] = set()
         self._ended = trio.lowlevel.ParkingLot()
         self._closing = False
+        self._handshaking = 0
         self._accepted = 0
         self._secure = 0
         self._resumed = 0
@@ -145,12 +155,13 @@ class TLSServer:
             task_status: With ``nursery.start``, gets the listeners.
 
         Raises:
-            OSError: the address cannot be listened on.
+            ConnectError: the address cannot be listened on ("EADDRINUSE", "EACCES", "ENOTFOUND" ...); its
+                `host` is "*" for all addresses.
             BaseExceptionGroup: a handler raised something that is not its stream's failure.
 
         Cancelling ends all connections at once, without grace.
         """
-        listeners = await _tcp_listeners(port, host)
+        listeners = await open_tcp_listeners(port, host)
         await self.serve_listeners(listeners, task_status=task_status)
 
     async def serve_unix(
@@ -168,13 +179,14 @@ class TLSServer:
             task_status: With ``nursery.start``, gets the listeners.
 
         Raises:
-            OSError: the path is taken, by a live server (``EADDRINUSE``) or another file, or cannot be used.
+            ConnectError: the path is taken, by a live server ("EADDRINUSE") or another file, or cannot be
+                used.
             BaseExceptionGroup: as for `serve`.
 
         Cancelling ends all connections at once, without grace.
         """
         name = os.fspath(path)
-        listener = await _unix_listener(name)
+        listener = await open_unix_listener(name)
         made = os.stat(name)
         try:
             await self.serve_listeners([listener], task_status=task_status)
@@ -217,22 +229,22 @@ class TLSServer:
                 raise trio.ClosedResourceError("this server was closed")
             async with trio.open_nursery() as connections:
                 self._addresses += addresses
-                scope = trio.CancelScope()
-                self._accepting.add(scope)
                 try:
-                    with scope:
+                    with self._until_closing():
                         async with trio.open_nursery() as nursery:
                             for listener in listeners:
                                 nursery.start_soon(self._accept_from, listener, connections)
                             task_status.started(listeners)
                 finally:
-                    self._accepting.discard(scope)
                     self._addresses = [address for address in self._addresses if address not in addresses]
                 # What waits in the kernel's queue is refused at once, while the open connections end.
                 await stack.aclose()
 
     async def _accept_from(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
         while True:
+            # Only looked at: a listener to which nobody comes must not keep a place from the others.
+            async with self._places:
+                pass
             try:
                 stream = await listener.accept()
             except OSError as error:
@@ -245,7 +257,30 @@ class TLSServer:
                 )
                 await trio.sleep(_ROOM_DELAY)
             else:
-                connections.start_soon(self.handle, stream)
+                await self._take_place(stream)
+                if isinstance(stream, trio.SocketStream):
+                    self._tcp_options.apply(stream.socket)
+                connections.start_soon(self._serve, stream)
+
+    async def _take_place(self, stream: trio.abc.Stream) -> None:
+        """Wait until there may be one more connection; without a limit, not even a checkpoint."""
+        try:
+            await self._places.acquire()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+    @contextlib.contextmanager
+    def _until_closing(self) -> Iterator[trio.CancelScope]:
+        """Do something that ends when the server is closed."""
+        with trio.CancelScope() as scope:
+            if self._closing:
+                scope.cancel()
+            self._accepting.add(scope)
+            try:
+                yield scope
+            finally:
+                self._accepting.discard(scope)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -260,38 +295,65 @@ class TLSServer:
             context: The context for it.
 
         Raises:
-            ConfigurationError: the pattern is empty, or an argument has the wrong type.
+            ConfigurationError: the pattern is empty, the context has nothing to present, or an argument has
+                the wrong type.
         """
-        self._policy.contexts.add(pattern, context)
+        self._policy.contexts.add(pattern, self._policy.require_identity(context))
+
+    def set_secure_context(self, context: SecureContext) -> None:
+        """Use another default context for new connections; those whose ClientHello was answered keep theirs.
+
+        The contexts added by `add_context` stay.  Tickets that were made under the old context are honoured.
+
+        Args:
+            context: The new one; it needs a certificate and its key, unless there is ``psk``.
+
+        Raises:
+            ConfigurationError: the context has nothing to present, or is none.
+        """
+        self._policy.replace_context(self._policy.require_identity(context))
 
     # One connection
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection over any stream, which becomes the server's own; return when it has ended.
 
-        Failures are reported as for every connection: to the supervising task.
+        Failures are reported as for every connection: to the supervising task.  Where there are
+        ``max_connections``, it waits until there may be one more; the time of the handshake runs from then
+        on.  Of a server that is closed, or meanwhile, it closes the stream and returns.
 
         Args:
-            stream: The transport, connected already.
+            stream: The transport, connected already.  Its own options (``no_delay``) stay as they are.
 
         Raises:
             BaseExceptionGroup: the handler raised something that is not its stream's failure.
 
         Cancelling ends the connection at once, without grace.
         """
-        if self._closing:
-            await trio.aclose_forcefully(stream)
-            return
-        connection = TLSStream._under(self._policy, stream)  # noqa: SLF001 - a second constructor
-        self._accepted += 1
-        with trio.CancelScope() as scope:
-            self._connections.add(scope)
-            try:
-                await self._contain(connection)
-            finally:
-                self._connections.discard(scope)
-                if not self._connections:
-                    self._ended.unpark_all()
+        check_transport(stream)
+        with self._until_closing() as scope:
+            await self._take_place(stream)
+        if not scope.cancelled_caught:
+            await self._serve(stream)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        """Serve a connection that has a place, and give the place back."""
+        try:
+            if self._closing:
+                await trio.aclose_forcefully(stream)
+                return
+            connection = TLSStream._under(self._policy, stream)  # noqa: SLF001 - a second constructor
+            self._accepted += 1
+            with trio.CancelScope() as scope:
+                self._connections.add(scope)
+                try:
+                    await self._contain(connection)
+                finally:
+                    self._connections.discard(scope)
+                    if not self._connections:
+                        self._ended.unpark_all()
+        finally:
+            self._places.release()
 
     async def _contain(self, stream: TLSStream) -> None:
         """Run a connection to its end; report what its own stream failed of, raise the rest."""
@@ -320,10 +382,14 @@ class TLSServer:
         # Groups in any case: without them, a failure of the stream would not be told from a defect.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             stream.nursery = nursery
-            deadline = stream.start_handshake_timer()
-            if self._on_connection is not None:
-                await self._ask(self._on_connection, stream, deadline)
-            await stream.do_handshake()
+            self._handshaking += 1
+            try:
+                deadline = stream.start_handshake_timer()
+                if self._on_connection is not None:
+                    await self._ask(self._on_connection, stream, deadline)
+                await stream.do_handshake()
+            finally:
+                self._handshaking -= 1
             self._secure += 1
             self._resumed += stream.info.session_reused
             await self.handler(stream)
@@ -359,6 +425,8 @@ class TLSServer:
         """Return how many connections there are and were."""
         return ServerStatistics(
             open=len(self._connections),
+            handshaking=self._handshaking,
+            waiting=self._policy.handshakes.waiting,
             accepted=self._accepted,
             secure=self._secure,
             resumed=self._resumed,
@@ -410,49 +478,3 @@ def _listening_address(listener: trio.abc.Listener[Any]) -> Address | None:
     if not isinstance(listener, trio.SocketListener):
         return None
     return Address.from_sockname(listener.socket.family, listener.socket.getsockname())
-
-
-async def _tcp_listeners(port: int, host: str | bytes | None) -> list[trio.SocketListener]:
-    """Open listeners on all addresses of a host, with one port for all where the kernel chooses it."""
-    for _ in range(_PORT_TRIES):
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        ports = [listener.socket.getsockname()[1] for listener in listeners]
-        if len(set(ports)) == 1:
-            return listeners
-        for listener in listeners:
-            listener.socket.close()
-        try:
-            return await trio.open_tcp_listeners(ports[0], host=host)
-        except OSError as error:
-            # Another family's port of this number is somebody else's: let the kernel choose again.
-            if error.errno != errno.EADDRINUSE:
-                raise
-    raise OSError(errno.EADDRINUSE, "no port is free on all addresses of this host")
-
-
-async def _unix_listener(path: str | bytes) -> trio.SocketListener:
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        try:
-            await sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not await _is_stale_socket(path):
-                raise
-            os.unlink(path)
-            await sock.bind(path)
-        sock.listen(_UNIX_BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketListener(sock)
-
-
-async def _is_stale_socket(path: str | bytes) -> bool:
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        return False
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            await probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-    return False

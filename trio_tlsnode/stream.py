@@ -51,6 +51,7 @@ from .option_names import refuse_unknown
 from .session_iterator import SessionIterator
 from .sessions import Session
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
+from .turnstile import turnstile
 
 if TYPE_CHECKING:
     from .addresses import Address
@@ -467,26 +468,35 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def _handshake_in_time(self) -> None:
         engine, policy = self._engine, self._policy
         with trio.CancelScope(deadline=self._handshake_deadline) as scope:
-            if policy is not None:
+            if policy is None:
+                await self._negotiate()
+            else:
                 if engine.client_hello is None:
                     await self._drive(engine.read_client_hello)
-                if engine.undecided:
-                    await self._consult(policy.decide(self, engine))
-            await self._drive(engine.do_handshake)
-            await self._flush(hold=True)
-            if policy is not None and policy.on_new_session is not None:
-                await self._consult(policy.tell_new_session(engine))
-            if policy is not None and policy.request_cert and self._link.resumable:
-                # The ticket is a client's first sign that its certificate was accepted; the kernel takes it
-                # without waiting.  Without such a client, it is held until it goes with something else.  A
-                # client that is gone already may have sent all that it had to say.
-                with contextlib.suppress(ConnectionLost):
-                    self._flush_nowait()
-            if self._confirm and engine.info is not None and engine.info.protocol == "TLSv1.3":
-                await self._drive(engine.confirm)
-            self._secure = True
+                async with policy.handshakes:
+                    await self._negotiate()
         if scope.cancelled_caught:
             raise self.handshake_timed_out()
+
+    async def _negotiate(self) -> None:
+        engine, policy = self._engine, self._policy
+        if policy is not None:
+            if engine.undecided:
+                await self._consult(policy.decide(self, engine))
+            await turnstile().pass_through()
+        await self._drive(engine.do_handshake)
+        await self._flush(hold=True)
+        if policy is not None and policy.on_new_session is not None:
+            await self._consult(policy.tell_new_session(engine))
+        if policy is not None and policy.request_cert and self._link.resumable:
+            # The ticket is a client's first sign that its certificate was accepted; the kernel takes it
+            # without waiting.  Without such a client, it is held until it goes with something else.  A
+            # client that is gone already may have sent all that it had to say.
+            with contextlib.suppress(ConnectionLost):
+                self._flush_nowait()
+        if self._confirm and engine.info is not None and engine.info.protocol == "TLSv1.3":
+            await self._drive(engine.confirm)
+        self._secure = True
 
     async def _consult(self, answer: Awaitable[None]) -> None:
         """Wait for the application's part in a handshake; its refusal is sent to the client."""

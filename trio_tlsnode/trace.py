@@ -1142,7 +1142,7 @@ class _Diagram:
 
     def _legend(self) -> None:
         if any(message.encrypted for message in self._trace.messages):
-            self._rectangle(_LEFT, self._y + 2, 28, 18, _GREEN, radius=5, opacity=0.16)
+            self._rectangle(_LEFT, self._y + 2, 28, 18, _GREEN, radius=5, opacity=0.18)
             self._lock(_LEFT + 9, self._y + 5)
             self._text(_NAMES_AT + 8, self._y + 15, "encrypted on the wire", size=11.5, dim=True)
         if self._trace.messages:
@@ -1183,7 +1183,7 @@ class _Diagram:
                     self._left_out(row)
             if is_band:
                 self._rectangle(
-                    _LEFT, top, _RIGHT - _LEFT, self._y - top, _GREEN, radius=5, opacity=0.16, layer=behind
+                    _LEFT, top, _RIGHT - _LEFT, self._y - top, _GREEN, radius=5, opacity=0.18, layer=behind
                 )
         self._track(begin, colour)
         self._time = max(self._time, flight.end)
@@ -1230,7 +1230,7 @@ class _Diagram:
         self._y += 6
         lines = _wrapped(failure.text, _RIGHT - _LEFT - 24, lambda text: _pixels(text, 12))
         height = 30 + _LINE * len(lines)
-        self._rectangle(_LEFT, self._y, _RIGHT - _LEFT, height, _RED, radius=5, opacity=0.16)
+        self._rectangle(_LEFT, self._y, _RIGHT - _LEFT, height, _RED, radius=5, opacity=0.18)
         self._cross(self._here, self._y + height / 2)
         self._when(failure.time, self._y + height / 2 + 4)
         self._text(_LEFT + 12, self._y + 18, failure.error, size=13, weight=700, fill=_RED)

@@ -1,4 +1,4 @@
-"""curl against ``tlsnode serve --http``, each in a process of its own."""
+"""curl against ``tlsnode serve --http``, each in a process of its own, and against two sites of ours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
+from peers import in_both_versions, only, running
+from sites import NAMES, page, two_sites
+
+from trio_tlsnode.testing import default_authority
 
 pytestmark = pytest.mark.feature("G5")
 
@@ -138,3 +142,39 @@ def test_asked_to_end_it_answers_the_request_that_has_begun(tmp_path: Path) -> N
             client.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+# Two sites
+
+
+def site_of(name: str, port: int, folder: Path) -> list[str]:
+    """Return how to ask for the page of a site whose name nobody has to look up."""
+    trusted = folder / "ca.pem"
+    trusted.write_bytes(default_authority().ca)
+    resolve = ["--noproxy", "*", "--resolve", f"{name}:{port}:127.0.0.1"]
+    return ["-sS", *resolve, "--cacert", str(trusted), f"https://{name}:{port}/"]
+
+
+@pytest.mark.feature("B10")
+@pytest.mark.feature("B11")
+@in_both_versions
+async def test_it_gets_a_page_by_two_names_with_two_certificates_over_one_port(
+    curl: str, tmp_path: Path, version: str
+) -> None:
+    async with two_sites(**only(version)) as sites:
+        for name in NAMES:
+            async with running(curl, *site_of(name, sites.port, tmp_path)) as client:
+                assert await client.everything() == page(name)
+    assert [info.server_name for info in sites.infos] == list(NAMES)
+    assert {(info.protocol, info.alpn_protocol) for info in sites.infos} == {(version, "http/1.1")}
+
+
+@pytest.mark.feature("B10")
+async def test_a_name_without_a_certificate_of_its_own_gets_the_default_one(
+    curl: str, tmp_path: Path
+) -> None:
+    async with two_sites() as sites:
+        async with running(curl, *site_of("three.example", sites.port, tmp_path)) as client:
+            await client.line_with("no alternative certificate subject name matches")
+        async with running(curl, "-k", *site_of("three.example", sites.port, tmp_path)) as client:
+            assert await client.everything() == page(NAMES[0]).replace(NAMES[0], "three.example")

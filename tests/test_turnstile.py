@@ -1,0 +1,187 @@
+"""Turnstile: one passes in each turn of the event loop, in order, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_tlsnode import Engine, HandshakeTimeout, SecureContext, TLSServer, TLSStream
+from trio_tlsnode.testing import default_authority
+from trio_tlsnode.testing.transports import TransportWrapper
+from trio_tlsnode.turnstile import Turnstile, turnstile
+
+pytestmark = pytest.mark.feature("B22")
+
+CLIENT = SecureContext(ca=default_authority().ca)
+SERVER = SecureContext(**default_authority().good("localhost").options)
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        trio.lowlevel.add_instrument(self)
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.number += 1
+
+
+async def test_one_passes_in_each_turn_in_the_order_of_arrival(nursery: trio.Nursery) -> None:
+    gate, turns = Turnstile(), Turns()
+    passed: list[tuple[int, int]] = []
+
+    async def passes(number: int) -> None:
+        await gate.pass_through()
+        passed.append((number, turns.number))
+
+    for number in range(10):
+        nursery.start_soon(passes, number)
+        await wait_no_turn()
+    await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+    assert len(passed) == 10
+    first = passed[0][1]
+    assert [turn for _, turn in passed] == list(range(first, first + 10))
+
+
+async def wait_no_turn() -> None:
+    """Do nothing: tasks that are started in one turn all arrive in the next, in an order of Trio's."""
+
+
+async def test_order_of_arrival_is_kept() -> None:
+    gate = Turnstile()
+    passed: list[int] = []
+
+    async def passes(number: int) -> None:
+        await gate.pass_through()
+        passed.append(number)
+
+    async with trio.open_nursery() as nursery:
+        # Nobody passes before all have come: the first waits for its turn as long as these are started.
+        for number in range(5):
+            nursery.start_soon(passes, number)
+    assert sorted(passed) == list(range(5))
+
+
+async def test_passing_is_a_checkpoint() -> None:
+    with assert_checkpoints():
+        await Turnstile().pass_through()
+
+
+async def test_who_is_cancelled_lets_the_others_pass() -> None:
+    gate = Turnstile()
+    passed: list[int] = []
+    scopes = [trio.CancelScope() for _ in range(6)]
+
+    async def passes(number: int) -> None:
+        with scopes[number]:
+            await gate.pass_through()
+            passed.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(passes, number)
+        await trio.lowlevel.checkpoint()
+        # All have come, and the first has its turn now.
+        for number in (0, 2, 3):
+            scopes[number].cancel()
+    assert {1, 4, 5} <= set(passed)
+    with trio.fail_after(1):
+        await gate.pass_through()
+
+
+async def test_who_comes_in_the_turn_of_another_waits_for_the_next() -> None:
+    gate, turns = Turnstile(), Turns()
+    passed: list[int] = []
+
+    async def passes_twice() -> None:
+        for _ in range(2):
+            await gate.pass_through()
+            passed.append(turns.number)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(passes_twice)
+    assert len(passed) == len(set(passed)) == 6
+
+
+async def test_all_of_one_run_share_one_turnstile_and_two_runs_do_not() -> None:
+    async def other_run() -> Turnstile:
+        await trio.lowlevel.checkpoint()
+        return turnstile()
+
+    assert turnstile() is turnstile()
+    assert await trio.to_thread.run_sync(trio.run, other_run) is not turnstile()
+
+
+# Handshakes
+
+
+class AnswerTimes(TransportWrapper):
+    """Notes in which turn something is first sent."""
+
+    def __init__(self, transport: trio.abc.Stream, turns: Turns, answers: list[int]) -> None:
+        super().__init__(transport)
+        self._turns = turns
+        self._answers = answers
+        self._answered = False
+
+    async def _send(self, data: bytes) -> None:
+        if not self._answered:
+            self._answers.append(self._turns.number)
+        self._answered = True
+        await super()._send(data)
+
+
+async def handler(stream: TLSStream) -> None:
+    await stream.receive_some()
+
+
+def client_hello() -> bytes:
+    engine = Engine(CLIENT, host="localhost")
+    engine.do_handshake()
+    return engine.drain()
+
+
+async def test_clients_of_all_servers_that_come_at_once_are_answered_in_turns_of_their_own(
+    nursery: trio.Nursery,
+) -> None:
+    turns = Turns()
+    servers = [TLSServer(handler, SERVER) for _ in range(2)]
+    answers: list[int] = []
+    clients = []
+    for number in range(20):
+        client, transport = memory_stream_pair()
+        nursery.start_soon(servers[number % 2].handle, AnswerTimes(transport, turns, answers))
+        clients.append(client)
+    await wait_all_tasks_blocked()
+    hello = client_hello()
+    for client in clients:
+        client.send_stream.send_all_hook = None
+        await client.send_all(hello)
+    while len(answers) < 20:
+        await trio.lowlevel.checkpoint()
+    assert len(set(answers)) == 20
+    nursery.cancel_scope.cancel()
+
+
+async def test_waiting_before_the_turnstile_is_within_the_time_of_the_handshake(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    gate = turnstile()
+    # Somebody is passing, and does not get on.
+    gate._taken = True
+    server = TLSServer(handler, SERVER, handshake_timeout=10)
+    client, transport = memory_stream_pair()
+    nursery.start_soon(server.handle, transport)
+    await client.send_all(client_hello())
+    await wait_all_tasks_blocked()
+    mock_clock.jump(10)
+    (error,) = (await anext(server.client_errors())).exceptions
+    assert type(error) is HandshakeTimeout
+    assert error.phase == "handshake"
+    gate._wake_next()
+    with trio.fail_after(1):
+        await gate.pass_through()
