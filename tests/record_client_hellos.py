@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -90,13 +91,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 @contextlib.contextmanager
-def running(command: tuple[str, ...], **places: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a command with its places filled in; it is killed at the end."""
+def running(command: tuple[str, ...], folder: Path, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Run a command with the folder for its files and the port filled in; it is killed at the end."""
     with subprocess.Popen(
-        [word.format(**places) for word in command],
+        [word.format(folder=folder, port=port) for word in command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        # What is killed leaves its temporary files.
+        env={**os.environ, "TMPDIR": str(folder)},
         text=True,
     ) as process:
         try:
@@ -109,7 +112,7 @@ def first_flight(command: tuple[str, ...], folder: Path) -> bytes:
     """Return what a client sends before it hears anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
-        with running(command, port=listener.getsockname()[1], folder=folder):
+        with running(command, folder, listener.getsockname()[1]):
             connection, _ = listener.accept()
             with connection:
                 connection.settimeout(PATIENCE)
@@ -126,11 +129,11 @@ def make_session(version: str, folder: Path) -> None:
     key, cert = default_authority().good(NAME).write_to(folder)
     saved = folder / f"session-{version}.pem"
     serve = ("openssl", "s_server", "-accept", "127.0.0.1:0", "-early_data")
-    with running((*serve, "-key", str(key), "-cert", str(cert))) as server:
+    with running((*serve, "-key", str(key), "-cert", str(cert)), folder) as server:
         assert server.stdout is not None
         accepting = next(line for line in server.stdout if line.startswith("ACCEPT "))
         port = int(accepting.rpartition(":")[2])
-        with running((*S_CLIENT, f"-{version}", "-sess_out", str(saved)), port=port):
+        with running((*S_CLIENT, f"-{version}", "-sess_out", str(saved)), folder, port):
             until = time.monotonic() + PATIENCE
             while not (saved.exists() and "-----END SSL SESSION" in saved.read_text()):
                 assert time.monotonic() < until, "no session was saved"

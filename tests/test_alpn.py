@@ -1,13 +1,18 @@
-"""ALPN: the forms of a list of application protocols, and what two sides make of their lists."""
+"""ALPN: the forms of a list of application protocols, and what two sides make of their lists.
+
+`tests/test_choice.py` has what a server's callback makes of them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import trio
+from engine_pairs import node_table
+from faults import meet, only
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import memory_stream_pair
 
 import trio_tlsnode as tls
 from trio_tlsnode.alpn import alpn_wire_format, parse_alpn_protocols, select_alpn_protocol
@@ -15,6 +20,8 @@ from trio_tlsnode.stream import TLSStream
 from trio_tlsnode.testing import default_authority, tls_pair
 
 pytestmark = pytest.mark.feature("A8")
+
+NODE = node_table("alpn-sni")["alpn"]
 
 # The forms
 
@@ -123,12 +130,7 @@ async def test_both_sides_know_what_was_negotiated(
         assert stream.alpn_protocol == stream.info.alpn_protocol == expected
 
 
-async def handshake_fails(stream: TLSStream, errors: dict[TLSStream, tls.TLSError]) -> None:
-    with pytest.raises(tls.TLSError) as caught:
-        await stream.do_handshake()
-    errors[stream] = caught.value
-
-
+@pytest.mark.feature("B11")
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 async def test_without_a_protocol_in_common_both_sides_are_told(version: str) -> None:
     client, server = await tls_pair(
@@ -137,11 +139,7 @@ async def test_without_a_protocol_in_common_both_sides_are_told(version: str) ->
         client_options={"alpn_protocols": ["a"]},
         server_options={"alpn_protocols": ["b"]},
     )
-    errors: dict[TLSStream, tls.TLSError] = {}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(handshake_fails, client, errors)
-        nursery.start_soon(handshake_fails, server, errors)
-    refused, alerted = errors[server], errors[client]
+    refused, alerted = await meet(server, client)
     assert isinstance(refused, tls.ProtocolError)
     assert refused.code == "ERR_SSL_NO_APPLICATION_PROTOCOL"
     assert isinstance(alerted, tls.PeerAlert)
@@ -157,3 +155,60 @@ async def test_a_context_chosen_by_name_keeps_the_servers_protocols() -> None:
     )
     assert client.alpn_protocol == server.alpn_protocol == "b"
     assert client.authorized
+
+
+# As in Node.js
+
+
+class ThrownError(Exception):
+    """What a callback raises."""
+
+
+def answering(answer: str) -> Any:
+    """A callback that does what the one of this description does in Node."""
+
+    def choose(choice: tls.Choice) -> str | None:
+        if answer == "throw":
+            raise ThrownError
+        if answer == "second":
+            return next(iter(choice.protocols[1:]), None)
+        return answer
+
+    return choose
+
+
+@pytest.mark.feature("B11")
+@pytest.mark.feature("B12")
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize(NODE["columns"], NODE["rows"].values(), ids=NODE["rows"])
+async def test_protocols_are_negotiated_as_in_node(
+    server: Any,
+    callback: str | None,
+    client: Any,
+    selected: str | None,
+    client_error: str | None,
+    server_error: str | None,
+    version: str,
+) -> None:
+    left, right = memory_stream_pair()
+    context = tls.SecureContext(**default_authority().good("localhost").options, **only(version))
+    theirs = TLSStream(
+        right,
+        context,
+        server_side=True,
+        alpn_protocols=server,
+        alpn_callback=None if callback is None else answering(callback),
+    )
+    trusting = tls.SecureContext(ca=default_authority().ca)
+    ours = TLSStream(left, trusting, host="localhost", alpn_protocols=client)
+    refused, told = await meet(theirs, ours)
+    assert (told and told.code) == client_error
+    if server_error is None:
+        assert refused is None
+        assert ours.alpn_protocol == theirs.alpn_protocol == selected
+    elif server_error == "what was thrown":
+        assert isinstance(refused, tls.CallbackError)
+        assert isinstance(refused.__cause__, ThrownError)
+    else:
+        assert refused is not None
+        assert refused.code == server_error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from trio_tlsnode import (
     ConfigurationError,
     ConfigurationTypeError,
     Engine,
+    EphemeralKey,
     PeerAlert,
     ProtocolError,
     SecureContext,
@@ -135,7 +137,7 @@ def test_both_names_of_the_option_are_refused(other: str) -> None:
 
 @pytest.mark.feature("F9")
 @pytest.mark.feature("F15")
-@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "sigalgs"])
+@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "require_groups", "sigalgs"])
 @pytest.mark.parametrize("value", [1, b"X25519", ["X25519"], False])
 def test_list_of_the_wrong_type_is_refused(option: str, value: object) -> None:
     error = refusal(**{option: value})
@@ -144,7 +146,7 @@ def test_list_of_the_wrong_type_is_refused(option: str, value: object) -> None:
 
 
 @pytest.mark.feature("F15")
-@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "sigalgs"])
+@pytest.mark.parametrize("option", ["groups", "ecdh_curve", "require_groups", "sigalgs"])
 @pytest.mark.parametrize("value", ["X25519\0", "RSA+SHA256\0:x", "X2551\N{SUPERSCRIPT NINE}", "P-256\n"])
 def test_characters_that_no_name_has_do_not_reach_openssl(option: str, value: str) -> None:
     error = refusal(**{option: value})
@@ -153,7 +155,10 @@ def test_characters_that_no_name_has_do_not_reach_openssl(option: str, value: st
 
 
 @pytest.mark.feature("F15")
-@given(st.text("xX25519P-:/?*+.= ABCdefghMLKSR_", max_size=20), st.sampled_from(["groups", "sigalgs"]))
+@given(
+    st.text("xX25519P-:/?*+.= ABCdefghMLKSR_", max_size=20),
+    st.sampled_from(["groups", "require_groups", "sigalgs"]),
+)
 def test_any_list_is_taken_or_refused_for_a_reason(value: str, option: str) -> None:
     refused = None
     try:
@@ -182,6 +187,313 @@ def test_group_of_tls_1_2_alone_is_refused_for_a_client_of_tls_1_3() -> None:
     # A server may be for those clients alone that it suits.
     older = {"groups": "brainpoolP256r1", "max_version": "TLSv1.2"}
     assert shake_hands(client(**older), server("RSA", groups="brainpoolP256r1")).info.protocol == "TLSv1.2"
+
+
+# Groups that are required
+
+POST_QUANTUM = "X25519MLKEM768"
+ONLY_TLS12: dict[str, Any] = {"min_version": "TLSv1.2", "max_version": "TLSv1.2"}
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize(
+    ("on_client", "on_server"),
+    [
+        ({"require_groups": POST_QUANTUM}, {}),
+        ({}, {"require_groups": POST_QUANTUM}),
+        ({"require_groups": POST_QUANTUM}, {"require_groups": POST_QUANTUM}),
+        ({"require_groups": f"P-384:{POST_QUANTUM}"}, {"require_groups": f"{POST_QUANTUM}:X25519"}),
+        ({"require_groups": POST_QUANTUM}, {"groups": f"X25519:{POST_QUANTUM}"}),
+        # A share for X25519 alone comes first: the client is asked for another.
+        ({"groups": f"X25519:{POST_QUANTUM}"}, {"require_groups": POST_QUANTUM}),
+    ],
+)
+def test_a_group_that_is_required_is_negotiated(on_client: Any, on_server: Any) -> None:
+    outcome = shake_hands(client(**on_client), server("RSA", **on_server))
+    for info in (outcome.client, outcome.server):
+        assert info is not None
+        assert info.ephemeral_key == EphemeralKey(type="KEM", name=POST_QUANTUM, size=768)
+
+
+def assert_refused_by_server(outcome: Outcome, code: str, alert: Alert) -> None:
+    """Both sides have heard of it, neither is done, and the client by an alert."""
+    assert (outcome.client, outcome.server) == (None, None)
+    assert type(outcome.server_error) is ProtocolError
+    assert outcome.server_error.code == code
+    assert isinstance(outcome.client_error, PeerAlert)
+    assert outcome.client_error.alert is alert
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize(
+    ("on_client", "on_server"),
+    [
+        ({"require_groups": POST_QUANTUM}, {"groups": "X25519:P-256"}),
+        ({"groups": "X25519:P-256"}, {"require_groups": POST_QUANTUM}),
+        ({"require_groups": "X448"}, {"require_groups": POST_QUANTUM}),
+    ],
+    ids=["on the client", "on the server", "on both"],
+)
+def test_a_peer_without_any_group_that_is_required_is_refused(on_client: Any, on_server: Any) -> None:
+    outcome = shake_hands(client(**on_client), server("RSA", **on_server))
+    assert_refused_by_server(outcome, "ERR_SSL_NO_SUITABLE_KEY_SHARE", Alert.handshake_failure)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("dhparam", [None, "auto"])
+@pytest.mark.parametrize("older", ["client", "server"])
+def test_a_peer_of_tls_1_2_is_refused_where_only_tls_1_3_has_the_group(
+    older: str, dhparam: str | None
+) -> None:
+    demand = {"require_groups": POST_QUANTUM}
+    outcome = shake_hands(
+        client(**(ONLY_TLS12 if older == "client" else demand)),
+        server("RSA", dhparam=dhparam, **(demand if older == "client" else ONLY_TLS12)),
+    )
+    assert_refused_by_server(outcome, "ERR_SSL_UNSUPPORTED_PROTOCOL", Alert.protocol_version)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_in_tls_1_2_a_curve_that_is_required_is_negotiated(by: str) -> None:
+    demand = {"require_groups": "P-384:P-256"}
+    outcome = shake_hands(
+        client(**ONLY_TLS12, **(demand if by == "client" else {"groups": "X25519:P-256"})),
+        server("RSA", **(demand if by == "server" else {"groups": "X25519:P-256"})),
+    )
+    assert outcome.info.protocol == "TLSv1.2"
+    assert outcome.info.ephemeral_key == EphemeralKey(type="ECDH", name="prime256v1", size=256)
+
+
+# What the other side can do, in TLS 1.2.
+WITHOUT_CURVES = {
+    "ECDHE by another curve": {"ciphers": "ECDHE+AESGCM", "groups": "P-256"},
+    "DHE": {"ciphers": "DHE+AESGCM"},
+    "RSA": {"ciphers": "AES128-GCM-SHA256"},
+    "all three": {"ciphers": "ECDHE+AESGCM:DHE+AESGCM:AES128-GCM-SHA256", "groups": "P-256"},
+}
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("groups", ["X25519", "X25519:ffdhe2048"])
+@pytest.mark.parametrize("other", WITHOUT_CURVES.values(), ids=WITHOUT_CURVES)
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_in_tls_1_2_no_other_key_exchange_will_do(by: str, other: Any, groups: str) -> None:
+    # Left to themselves, both sides would exchange keys by RSA.
+    demand = {"require_groups": groups, "ciphers": "DEFAULT:AES128-GCM-SHA256"}
+    outcome = shake_hands(
+        client(**ONLY_TLS12, **(demand if by == "client" else other)),
+        server("RSA", dhparam="auto", **(demand if by == "server" else other)),
+    )
+    assert_refused_by_server(outcome, "ERR_SSL_NO_SHARED_CIPHER", Alert.handshake_failure)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.feature("E1")
+def test_a_session_made_by_another_group_is_not_enough() -> None:
+    answering = server("RSA", groups="X25519:P-256", **ONLY_TLS12)
+    sessions: list[bytes] = []
+    options: dict[str, Any] = {"server_name": "localhost"}
+    made = shake_hands(client(groups="X25519"), answering, on_session=sessions.append, **options)
+    assert made.info.ephemeral_key == EphemeralKey(type="ECDH", name="X25519", size=253)
+    again = shake_hands(client(groups="X25519"), answering, session=sessions[-1], **options)
+    assert again.info.session_reused
+    outcome = shake_hands(client(require_groups="P-256"), answering, session=sessions[-1], **options)
+    assert not outcome.info.session_reused
+    assert outcome.info.ephemeral_key == EphemeralKey(type="ECDH", name="prime256v1", size=256)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.feature("F12")
+@pytest.mark.parametrize("group", tls.get_groups())
+@pytest.mark.parametrize("spelt", [str.lower, str.upper])
+def test_every_group_can_be_required_in_any_case(group: str, spelt: Any) -> None:
+    version = {"max_version": "TLSv1.2"} if group in TLS12_ALONE else {"min_version": "TLSv1.3"}
+    demand: Any = {"require_groups": spelt(group), **version}
+    outcome = shake_hands(client(**demand), server("RSA", **demand))
+    assert outcome.info.ephemeral_key is not None
+    assert client(**demand).required_groups == (group,)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("alias", ["P-256", "p-256", "secp256r1", "SECP256R1", "prime256v1", "Prime256V1"])
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_a_group_can_be_required_by_each_of_its_names(alias: str, version: str) -> None:
+    demand = client(require_groups=alias, max_version=version)
+    outcome = shake_hands(demand, server("RSA"))
+    assert outcome.info.ephemeral_key == EphemeralKey(type="ECDH", name="prime256v1", size=256)
+    assert demand.required_groups == ("secp256r1",)
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize(
+    "groups",
+    [
+        *("auto", "AUTO", "DEFAULT", "default", "X25519:DEFAULT", "auto:X25519"),
+        *("?X25519", "*X25519", "-X25519", "X25519:?P-256", "X25519/P-256"),
+        *("", ":", " ", "X25519:", "X25519::P-256"),
+        *("no-such-group", "X25519:X25591"),
+    ],
+)
+def test_what_names_no_groups_cannot_be_required(groups: str) -> None:
+    assert refusal(require_groups=groups).option == "require_groups"
+
+
+@pytest.mark.feature("G9")
+def test_unknown_group_that_is_required_is_refused_with_what_may_be_meant() -> None:
+    assert "did you mean X25519MLKEM768" in str(refusal(require_groups="X25519MLKEM786"))
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("option", ["groups", "ecdh_curve"])
+@pytest.mark.parametrize("value", ["X25519", "auto", "", "P-256"])
+def test_groups_beside_those_that_are_required_are_refused(option: str, value: str) -> None:
+    assert refusal(require_groups="X25519", **{option: value}).option == "require_groups"
+
+
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("groups", [POST_QUANTUM, "ffdhe2048", f"{POST_QUANTUM}:ffdhe3072"])
+@pytest.mark.parametrize("settings", [{}, identity("RSA")], ids=["client", "server"])
+def test_groups_that_no_allowed_version_has_cannot_be_required(groups: str, settings: Any) -> None:
+    error = refusal(require_groups=groups, max_version="TLSv1.2", **settings)
+    assert (error.code, error.option) == ("ERR_SSL_NO_SUITABLE_GROUPS", "require_groups")
+
+
+@pytest.mark.feature("G9")
+def test_ciphers_that_exchange_keys_otherwise_are_refused_beside_it() -> None:
+    error = refusal(require_groups="X25519", ciphers="DHE+AESGCM:AES128-GCM-SHA256")
+    assert (error.code, error.option) == ("ERR_SSL_NO_CIPHER_MATCH", "ciphers")
+
+
+@pytest.mark.feature("G9")
+def test_without_a_requirement_keys_may_be_exchanged_by_rsa() -> None:
+    ciphers = {"ciphers": "AES128-GCM-SHA256", **ONLY_TLS12}
+    outcome = shake_hands(client(**ciphers), server("RSA", **ciphers))
+    assert outcome.info.cipher.standard_name == "TLS_RSA_WITH_AES_128_GCM_SHA256"
+    assert client(require_groups=None).required_groups == ()
+
+
+# The key of an exchange, on both sides
+
+SIZES = {"x25519": 253, "x448": 448, "curveSM2": 256}
+SHORT_NAMES = {"x25519": "X25519", "x448": "X448", "secp256r1": "prime256v1"}
+
+
+@pytest.mark.feature("C7")
+@pytest.mark.parametrize("group", [group for group in tls.get_groups() if group not in TLS12_ALONE])
+def test_ephemeral_key_tells_of_each_group_of_tls_1_3(group: str) -> None:
+    outcome = shake_hands(client(groups=group, min_version="TLSv1.3"), server("EC", groups=group))
+    size = SIZES.get(group) or int(re.findall("[0-9]{3,}", group)[-1])
+    if group.startswith("ffdhe"):
+        expected = EphemeralKey(type="DH", name=None, size=size)
+    elif "MLKEM" in group:
+        expected = EphemeralKey(type="KEM", name=group, size=size)
+    else:
+        expected = EphemeralKey(type="ECDH", name=SHORT_NAMES.get(group, group), size=size)
+    for info in (outcome.client, outcome.server):
+        assert info is not None
+        assert info.ephemeral_key == expected
+
+
+@pytest.mark.feature("C7")
+@pytest.mark.parametrize(
+    ("group", "name", "size"),
+    [
+        ("X25519", "X25519", 253),
+        ("P-256", "prime256v1", 256),
+        ("P-384", "secp384r1", 384),
+        ("P-521", "secp521r1", 521),
+        ("X448", "X448", 448),
+        ("brainpoolP256r1", "brainpoolP256r1", 256),
+    ],
+)
+def test_ephemeral_key_tells_of_curves_in_tls_1_2(group: str, name: str, size: int) -> None:
+    # A certificate for a key on a curve would need that curve, too.
+    outcome = shake_hands(client(groups=group, max_version="TLSv1.2"), server("RSA", groups=group))
+    for info in (outcome.client, outcome.server):
+        assert info is not None
+        assert info.ephemeral_key == EphemeralKey(type="ECDH", name=name, size=size)
+
+
+@pytest.mark.feature("C7")
+@pytest.mark.parametrize(
+    ("param", "on_client", "bits"),
+    [
+        ("auto", WITHOUT_FFDHE, 2048),
+        (3072, WITHOUT_FFDHE, 3072),
+        (1024, {**WITHOUT_FFDHE, "ciphers": "DHE+AESGCM@SECLEVEL=0"}, 1024),
+        # Of those that both sides know by name.
+        ("auto", {"max_version": "TLSv1.2"}, 2048),
+        (2048, {"max_version": "TLSv1.2", "groups": "ffdhe3072:X25519"}, 3072),
+    ],
+    ids=["auto", "own", "own, small", "named", "named, larger"],
+)
+@pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits:RuntimeWarning")
+def test_ephemeral_key_tells_of_finite_fields_in_tls_1_2(param: Any, on_client: Any, bits: int) -> None:
+    level = "@SECLEVEL=0" if bits < 2048 else ""
+    answering = server(
+        "RSA",
+        ciphers=f"DHE+AESGCM{level}",
+        dhparam=param if param == "auto" else dhparam(param),
+    )
+    outcome = shake_hands(client(**on_client), answering)
+    for info in (outcome.client, outcome.server):
+        assert info is not None
+        assert info.cipher.standard_name.startswith("TLS_DHE_RSA_")
+        assert info.ephemeral_key == EphemeralKey(type="DH", name=None, size=bits)
+
+
+@pytest.mark.feature("C7")
+def test_there_is_no_ephemeral_key_where_rsa_exchanges_the_keys() -> None:
+    ciphers = {"ciphers": "AES128-GCM-SHA256", **ONLY_TLS12}
+    outcome = shake_hands(client(**ciphers), server("RSA", dhparam="auto", **ciphers))
+    for info in (outcome.client, outcome.server):
+        assert info is not None
+        assert info.ephemeral_key is None
+
+
+@pytest.mark.feature("C7")
+@pytest.mark.feature("E1")
+@pytest.mark.parametrize(
+    ("ciphers", "version", "exchanged_again"),
+    [
+        ("ECDHE+AESGCM", "TLSv1.2", False),
+        ("DHE+AESGCM", "TLSv1.2", False),
+        ("DEFAULT", "TLSv1.3", True),
+    ],
+)
+def test_a_session_that_resumes_has_an_ephemeral_key_where_keys_are_exchanged_again(
+    ciphers: str, version: str, *, exchanged_again: bool
+) -> None:
+    asking = client(ciphers=ciphers, min_version=version, max_version=version)
+    answering = server("RSA", dhparam="auto", ciphers=ciphers)
+    options: dict[str, Any] = {"server_name": "localhost"}
+    sessions: list[bytes] = []
+    first = shake_hands(asking, answering, on_session=sessions.append, **options)
+    assert first.info.ephemeral_key is not None
+    if not sessions:
+        # In TLS 1.3, tickets come with the server's first data.
+        sessions.append(session_after_data(asking, answering, **options))
+    again = shake_hands(asking, answering, session=sessions[-1], **options)
+    for info in (again.client, again.server):
+        assert info is not None
+        assert info.session_reused
+        assert (info.ephemeral_key is not None) is exchanged_again
+
+
+def session_after_data(asking: SecureContext, answering: SecureContext, **options: Any) -> bytes:
+    """Return a session that came with data."""
+    ours, theirs = Engine(asking, **options), Engine(answering, server_side=True)
+    for _ in range(3):
+        for step, end, other in ((ours.do_handshake, ours, theirs), (theirs.do_handshake, theirs, ours)):
+            step()
+            if output := end.drain():
+                other.feed(output)
+    theirs.write(b"data")
+    ours.feed(theirs.drain())
+    assert ours.read() == b"data"
+    assert ours.session is not None
+    return ours.session
 
 
 # Signature algorithms

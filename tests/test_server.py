@@ -20,6 +20,7 @@ from trio_tlsnode import (
     ConnectionFailed,
     ConnectionLost,
     PeerAlert,
+    PreSharedKey,
     ProtocolError,
     SecureContext,
     ServerStatistics,
@@ -127,7 +128,7 @@ def test_context_without_certificate_and_key_is_refused(options: Any) -> None:
 @pytest.mark.feature("B1")
 def test_all_options_but_handler_and_context_are_named() -> None:
     with pytest.raises(TypeError):
-        TLSServer(echo, SERVER, lambda _name: None)  # type: ignore[call-arg]
+        TLSServer(echo, SERVER, lambda _name: None)  # type: ignore[call-arg, arg-type]
 
 
 @pytest.mark.feature("B10")
@@ -142,6 +143,47 @@ def test_add_context_refuses_an_empty_name() -> None:
     with pytest.raises(ConfigurationError) as caught:
         TLSServer(echo, SERVER).add_context("", SERVER)
     assert caught.value.code == "ERR_TLS_REQUIRED_SERVER_NAME"
+
+
+@pytest.mark.feature("B10")
+async def test_add_context_refuses_a_context_without_certificate(nursery: trio.Nursery) -> None:
+    server = TLSServer(echo, SERVER)
+    with pytest.raises(ConfigurationError, match="certificate and its key") as caught:
+        server.add_context("*.example.com", SecureContext(ca=default_authority().ca))
+    assert caught.value.option == "context"
+    client = await connect_to(nursery, server, host="a.example.com", check_server_identity=accept)
+    await client.aclose()
+
+
+@pytest.mark.feature("B10")
+async def test_add_context_takes_one_without_certificate_where_there_are_pre_shared_keys(
+    nursery: trio.Nursery,
+) -> None:
+    key = PreSharedKey("me", b"k" * 32)
+    server = TLSServer(echo, SERVER, psk=lambda _stream, _identity: key)
+    server.add_context("a.example", SecureContext())
+    client = await connect_to(nursery, server, server_name="a.example", psk=lambda _hint: key)
+    assert client.info.psk_identity == "me"
+    await client.aclose()
+
+
+def accept(*_args: object) -> None:
+    """Check no name."""
+
+
+@pytest.mark.feature("B9")
+async def test_sni_callback_s_context_without_certificate_is_a_fault_of_the_callback(
+    nursery: trio.Nursery,
+) -> None:
+    server = TLSServer(echo, SERVER, sni_callback=lambda _name: SecureContext())
+    with pytest.raises(PeerAlert) as refused:
+        await connect_to(nursery, server, server_name="localhost")
+    assert refused.value.alert == Alert.internal_error
+    error = await next_failure(server)
+    assert type(error) is CallbackError
+    assert error.callback == "sni_callback"
+    assert isinstance(error.__cause__, ConfigurationError)
+    assert "certificate and its key" in str(error.__cause__)
 
 
 # One connection

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_tlsnode import (
     Address,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConnectError,
     SecureContext,
     TLSServer,
     TLSStream,
@@ -134,11 +139,108 @@ async def test_server_may_serve_several_times_at_once(server: TLSServer, nursery
 
 
 @pytest.mark.feature("B2")
-async def test_address_in_use_is_an_os_error(server: TLSServer) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", b"127.0.0.1"])
+async def test_address_in_use(host: str | bytes, server: TLSServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(OSError, match="in use") as caught:
-            await server.serve(taken.getsockname()[1], "127.0.0.1")
-    assert caught.value.errno == errno.EADDRINUSE
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectError, match="in use") as caught:
+            await server.serve(port, host)
+    assert isinstance(caught.value, OSError)
+    assert (caught.value.code, caught.value.errno) == ("EADDRINUSE", errno.EADDRINUSE)
+    assert (caught.value.host, caught.value.port) == ("127.0.0.1", port)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert server.addresses == ()
+
+
+@pytest.mark.feature("B2")
+async def test_port_in_use_on_one_of_all_addresses(server: TLSServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectError, match=re.escape(f"*:{port} [EADDRINUSE]")) as caught:
+            await server.serve(port)
+    assert caught.value.host == "*"
+
+
+@pytest.mark.feature("B2")
+async def test_address_of_another_machine(server: TLSServer) -> None:
+    with pytest.raises(ConnectError) as caught:
+        await server.serve(0, "192.0.2.1")
+    assert caught.value.code == "EADDRNOTAVAIL"
+    assert (caught.value.host, caught.value.port) == ("192.0.2.1", 0)
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Resolves nothing."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    async def getaddrinfo(self, *_arguments: Any, **_options: Any) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        raise socket.gaierror(self.number, "what getaddrinfo says")
+
+    async def getnameinfo(self, *_arguments: Any) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+@pytest.mark.feature("B2")
+@pytest.mark.parametrize(
+    ("number", "code"), [(socket.EAI_NONAME, "ENOTFOUND"), (socket.EAI_AGAIN, "EAI_AGAIN")]
+)
+async def test_unknown_host(number: int, code: str, server: TLSServer) -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver(number))
+    with pytest.raises(ConnectError, match="what getaddrinfo says") as caught:
+        await server.serve(443, "unknown.example")
+    assert caught.value.code == code
+    assert (caught.value.host, caught.value.port) == ("unknown.example", 443)
+
+
+class NotPermitted(trio.socket.SocketType):
+    """A socket that may not be bound."""
+
+    def setsockopt(self, *_arguments: Any) -> None:
+        pass
+
+    async def bind(self, address: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def close(self) -> None:
+        pass
+
+
+class NobodyIsPermitted(trio.abc.SocketFactory):
+    def socket(self, *_arguments: Any) -> trio.socket.SocketType:
+        return NotPermitted()
+
+
+@pytest.mark.feature("B2")
+async def test_port_for_which_permission_is_lacking(server: TLSServer) -> None:
+    trio.socket.set_custom_socket_factory(NobodyIsPermitted())
+    with pytest.raises(ConnectError) as caught:
+        await server.serve(443, "127.0.0.1")
+    assert (caught.value.code, caught.value.errno) == ("EACCES", errno.EACCES)
+
+
+@pytest.mark.feature("B2")
+@pytest.mark.parametrize(
+    ("arguments", "kind", "option", "code"),
+    [
+        (("443",), ConfigurationTypeError, "port", "ERR_INVALID_ARG_TYPE"),
+        ((True,), ConfigurationTypeError, "port", "ERR_INVALID_ARG_TYPE"),
+        ((-1,), ConfigurationError, "port", "ERR_SOCKET_BAD_PORT"),
+        ((65536,), ConfigurationError, "port", "ERR_SOCKET_BAD_PORT"),
+        ((0, 127), ConfigurationTypeError, "host", "ERR_INVALID_ARG_TYPE"),
+        ((0, "b\xfc..example"), ConfigurationError, "host", "ERR_INVALID_ARG_VALUE"),
+    ],
+)
+async def test_impossible_port_or_host_is_refused(
+    arguments: tuple[Any, ...], kind: type[Exception], option: str, code: str, server: TLSServer
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        await server.serve(*arguments)
+    assert type(caught.value) is kind
+    assert (caught.value.option, caught.value.code) == (option, code)
 
 
 @pytest.mark.feature("B2")
@@ -215,9 +317,10 @@ async def test_socket_of_a_live_server_is_refused_and_kept(
 ) -> None:
     path = tmp_path / "socket"
     await nursery.start(server.serve_unix, path)
-    with pytest.raises(OSError, match="in use") as caught:
+    with pytest.raises(ConnectError, match="in use") as caught:
         await TLSServer(echo, SERVER).serve_unix(path)
-    assert caught.value.errno == errno.EADDRINUSE
+    assert caught.value.code == "EADDRINUSE"
+    assert (caught.value.host, caught.value.port) == (str(path), None)
     await assert_echoes(await connect_unix(path, context=CLIENT))
 
 
@@ -230,9 +333,9 @@ async def test_socket_of_a_live_server_whose_queue_is_full_is_refused_and_kept(
         busy.bind(os.fspath(path))
         busy.listen(0)
         waiting.connect(os.fspath(path))
-        with trio.fail_after(5), pytest.raises(OSError, match="in use") as caught:
+        with trio.fail_after(5), pytest.raises(ConnectError, match="in use") as caught:
             await server.serve_unix(path)
-        assert caught.value.errno == errno.EADDRINUSE
+        assert caught.value.code == "EADDRINUSE"
         assert path.exists()
 
 
@@ -240,16 +343,129 @@ async def test_socket_of_a_live_server_whose_queue_is_full_is_refused_and_kept(
 async def test_other_file_is_refused_and_kept(server: TLSServer, tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(OSError, match="in use") as caught:
+    with pytest.raises(ConnectError, match="in use") as caught:
         await server.serve_unix(path)
-    assert caught.value.errno == errno.EADDRINUSE
+    assert caught.value.code == "EADDRINUSE"
     assert path.read_text() == "data"
 
 
 @pytest.mark.feature("B2")
-async def test_path_that_cannot_be_used_is_an_os_error(server: TLSServer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+async def test_path_that_cannot_be_used(server: TLSServer, tmp_path: Path) -> None:
+    with pytest.raises(ConnectError) as caught:
         await server.serve_unix(tmp_path / "missing" / "socket")
+    assert isinstance(caught.value, OSError)
+    assert caught.value.code == "ENOENT"
+
+
+# What is set on accepted connections
+
+
+async def socket_options(
+    nursery: trio.Nursery, how: str, tmp_path: Path, **options: Any
+) -> tuple[int | None, int, int | None]:
+    """Return TCP_NODELAY, SO_KEEPALIVE and TCP_KEEPIDLE of a connection that a server has accepted."""
+    seen: list[tuple[int | None, int, int | None]] = []
+
+    async def look(stream: TLSStream) -> None:
+        assert isinstance(stream.transport_stream, trio.SocketStream)
+        sock = stream.transport_stream.socket
+        is_tcp = sock.family != socket.AF_UNIX
+        seen.append(
+            (
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) if is_tcp else None,
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                sock.getsockopt(socket.IPPROTO_TCP, KEEP_IDLE) if is_tcp else None,
+            )
+        )
+
+    server = TLSServer(look, SERVER, **options)
+    if how == "unix":
+        await nursery.start(server.serve_unix, tmp_path / "socket")
+        stream = await connect_unix(tmp_path / "socket", context=CLIENT)
+    else:
+        await nursery.start(server.serve, 0, how)
+        stream = await connect(how, server.addresses[0].port, context=CLIENT)
+    async with stream:
+        assert await stream.receive_some() == b""
+    return seen[0]
+
+
+KEEP_IDLE: int = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))
+
+
+@pytest.mark.feature("B22")
+async def test_accepted_connections_do_not_wait_for_more_data_and_are_not_probed(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    no_delay, keep_alive, _ = await socket_options(nursery, "127.0.0.1", tmp_path)
+    assert no_delay
+    assert not keep_alive
+
+
+@pytest.mark.feature("B22")
+@pytest.mark.parametrize("how", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+@pytest.mark.parametrize(("keep_alive", "idle"), [(77, 77), (1.5, 2), (0.01, 1), (32767, 32767)])
+async def test_options_of_accepted_connections(
+    how: str, keep_alive: float, idle: int, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    seen = await socket_options(nursery, how, tmp_path, no_delay=False, keep_alive=keep_alive)
+    assert not seen[0]
+    assert seen[1]
+    assert seen[2] == idle
+
+
+@pytest.mark.feature("B22")
+async def test_keep_alive_without_seconds_leaves_them_to_the_system(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    _, _, default = await socket_options(nursery, "127.0.0.1", tmp_path)
+    _, keep_alive, idle = await socket_options(nursery, "127.0.0.1", tmp_path, keep_alive=True)
+    assert keep_alive
+    assert idle == default
+
+
+@pytest.mark.feature("B22")
+async def test_unix_sockets_have_no_options_of_tcp(nursery: trio.Nursery, tmp_path: Path) -> None:
+    _, keep_alive, _ = await socket_options(nursery, "unix", tmp_path, no_delay=False, keep_alive=10)
+    assert not keep_alive
+
+
+@pytest.mark.feature("B22")
+async def test_connection_that_was_reset_before_it_was_accepted_ends_alone(nursery: trio.Nursery) -> None:
+    server = TLSServer(echo, SERVER, no_delay=False, keep_alive=10)
+    server.client_errors()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    rude = await trio.open_tcp_stream("127.0.0.1", port)
+    rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    rude.socket.close()
+    await nursery.start(server.serve_listeners, [listener])
+    await assert_echoes(await connect("127.0.0.1", port, context=CLIENT))
+
+
+@pytest.mark.feature("F15")
+@pytest.mark.parametrize(
+    ("options", "kind", "code"),
+    [
+        ({"no_delay": 1}, ConfigurationTypeError, "ERR_INVALID_ARG_TYPE"),
+        ({"no_delay": None}, ConfigurationTypeError, "ERR_INVALID_ARG_TYPE"),
+        ({"keep_alive": "10"}, ConfigurationTypeError, "ERR_INVALID_ARG_TYPE"),
+        ({"keep_alive": None}, ConfigurationTypeError, "ERR_INVALID_ARG_TYPE"),
+        ({"keep_alive": 0}, ConfigurationError, "ERR_OUT_OF_RANGE"),
+        ({"keep_alive": -1.0}, ConfigurationError, "ERR_OUT_OF_RANGE"),
+        ({"keep_alive": float("nan")}, ConfigurationError, "ERR_OUT_OF_RANGE"),
+        ({"keep_alive": 32768}, ConfigurationError, "ERR_OUT_OF_RANGE"),
+    ],
+)
+async def test_impossible_options_of_tcp_are_refused(
+    options: dict[str, Any], kind: type[Exception], code: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TLSServer(echo, SERVER, **options)
+    assert type(caught.value) is kind
+    assert caught.value.code == code
+    with pytest.raises(kind):
+        await connect("127.0.0.1", 443, context=CLIENT, **options)
 
 
 @pytest.mark.feature("B2")

@@ -28,41 +28,23 @@ class Turns(trio.abc.Instrument):
         self.number += 1
 
 
-async def test_one_passes_in_each_turn_in_the_order_of_arrival(nursery: trio.Nursery) -> None:
+async def test_one_passes_in_each_turn_in_the_order_of_arrival() -> None:
     gate, turns = Turnstile(), Turns()
-    passed: list[tuple[int, int]] = []
-
-    async def passes(number: int) -> None:
-        await gate.pass_through()
-        passed.append((number, turns.number))
-
-    for number in range(10):
-        nursery.start_soon(passes, number)
-        await wait_no_turn()
-    await wait_all_tasks_blocked()
-    await wait_all_tasks_blocked()
-    assert len(passed) == 10
-    first = passed[0][1]
-    assert [turn for _, turn in passed] == list(range(first, first + 10))
-
-
-async def wait_no_turn() -> None:
-    """Do nothing: tasks that are started in one turn all arrive in the next, in an order of Trio's."""
-
-
-async def test_order_of_arrival_is_kept() -> None:
-    gate = Turnstile()
+    arrived: list[int] = []
     passed: list[int] = []
+    passed_in: list[int] = []
 
     async def passes(number: int) -> None:
+        arrived.append(number)
         await gate.pass_through()
         passed.append(number)
+        passed_in.append(turns.number)
 
     async with trio.open_nursery() as nursery:
-        # Nobody passes before all have come: the first waits for its turn as long as these are started.
-        for number in range(5):
+        for number in range(10):
             nursery.start_soon(passes, number)
-    assert sorted(passed) == list(range(5))
+    assert passed == arrived
+    assert passed_in == list(range(passed_in[0], passed_in[0] + 10))
 
 
 async def test_passing_is_a_checkpoint() -> None:
@@ -159,10 +141,10 @@ async def test_clients_of_all_servers_that_come_at_once_are_answered_in_turns_of
     await wait_all_tasks_blocked()
     hello = client_hello()
     for client in clients:
-        client.send_stream.send_all_hook = None
-        await client.send_all(hello)
-    while len(answers) < 20:
-        await trio.lowlevel.checkpoint()
+        nursery.start_soon(client.send_all, hello)
+    with trio.fail_after(5):
+        while len(answers) < 20:
+            await trio.lowlevel.checkpoint()
     assert len(set(answers)) == 20
     nursery.cancel_scope.cancel()
 

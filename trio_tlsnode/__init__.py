@@ -26,9 +26,11 @@ from .errors import (
     FeatureUnavailable,
     HandshakeTimeout,
     IdentityError,
+    IdleTimeout,
     NotTLS,
     PeerAlert,
     ProtocolError,
+    SendTimeout,
     TLSError,
     TruncationError,
 )
@@ -42,6 +44,7 @@ from .server import ServerStatistics, TLSServer
 from .sessions import SessionCache, SessionCacheStatistics
 from .stream import ClientStreamOptions, TLSStream
 from .supervision import TLSClientErrors
+from .trace import HandshakeTrace
 
 __all__ = [
     "Address",
@@ -64,13 +67,16 @@ __all__ = [
     "EphemeralKey",
     "FeatureUnavailable",
     "HandshakeTimeout",
+    "HandshakeTrace",
     "IdentityError",
+    "IdleTimeout",
     "NotTLS",
     "OCSPStapler",
     "PeerAlert",
     "PreSharedKey",
     "ProtocolError",
     "SecureContext",
+    "SendTimeout",
     "ServerOptions",
     "ServerStatistics",
     "SessionCache",

@@ -12,7 +12,7 @@ from .connect_errors import connect_error
 from .context import ContextOptions, SecureContext, shared_context
 from .dialing import DEFAULT_DELAY, Dialer, Family
 from .engine import Engine
-from .errors import ConfigurationError, ConfigurationTypeError, PeerAlert, ProtocolError
+from .errors import ConfigurationError, ConfigurationTypeError
 from .option_names import refuse_unknown
 from .peer_sessions import PeerSessions
 from .sessions import SessionCache
@@ -65,7 +65,7 @@ async def connect(
         port: The port, 0 to 65535.
         context: What the connection is made from.  Without it, the options of `SecureContext` may be given
             directly; equal options share one context.
-        family: The only address family to use, "IPv4" or "IPv6" (Node's 4 and 6 will do); None, or 0, is both.
+        family: The only address family to use, "IPv4" or "IPv6" (or 4 and 6, as Node has it); None is both.
         local_address: The IP address to connect from; None leaves it to the system.
         local_port: The port to connect from; 0 leaves it to the system.
         no_delay: Send small pieces of data at once, instead of waiting for more (``TCP_NODELAY``).
@@ -221,19 +221,18 @@ def _session_cache_of_this_run() -> SessionCache:
 
 async def _handshake(transport: trio.abc.Stream, prepared: _Prepared) -> TLSStream:
     owner: trio.abc.AsyncResource = transport
-    engine, timeouts, confirm, sessions = prepared
+    sessions = prepared.sessions
     try:
-        owner = stream = TLSStream._of_client(  # noqa: SLF001 - a second constructor
-            transport, engine, timeouts, confirm
-        )
+        owner = stream = TLSStream._of_client(transport, *prepared)  # noqa: SLF001 - a second constructor
+        if sessions is not None:
+            # Only now: a ticket that is taken is gone, whether there is a connection or not.
+            sessions.offer(prepared.engine)
         await stream.do_handshake()
-    except BaseException as error:
-        if sessions is not None and isinstance(error, (PeerAlert, ProtocolError)):
-            sessions.forget()
+    except BaseException:
         await trio.aclose_forcefully(owner)
         raise
     if sessions is not None:
-        sessions.settle()
+        sessions.settle(stream.info)
     return stream
 
 

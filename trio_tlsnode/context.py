@@ -10,7 +10,7 @@ import weakref
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,6 +20,7 @@ from ._openssl.cipher_list import parse_ciphers
 from ._openssl.groups import check_groups, iana_name, is_curve_of_tls12
 from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERSIONS, SSLContext
 from .certificates import Certificate
+from .client_hello import ClientHelloReader
 from .credentials import (
     CertificateOption,
     Credentials,
@@ -37,7 +38,7 @@ from .credentials import (
 from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
-from .ocsp import OCSPMode
+from .options import SSL_OP_NO_TICKET, SSL_OP_NO_TLSv1_3
 from .psk import PSKRole
 from .sessions import KEY_NAME_SIZE, Session
 
@@ -47,6 +48,9 @@ _SHARED_CONTEXTS: Final = 64
 _FINGERPRINTS: Final = 8
 # Node's default; OpenSSL's own is two hours.
 _SESSION_TIMEOUT: Final = 300.0
+# How long a client means to use a session, as far as the server does not want less: what RFC 5246, appendix
+# F.1.4, suggests as the upper limit.
+_CLIENT_SESSION_TIMEOUT: Final = 24 * 3600
 # What NIST SP 800-57 sets beside P-256 and Ed25519.
 _DH_BITS_FOR_CURVES: Final = 3072
 _MAX_INT: Final = 2**31 - 1
@@ -90,7 +94,7 @@ class _Role(NamedTuple):
     server_side: bool
     verify_mode: int
     psk: PSKRole | None
-    ocsp: OCSPMode | None
+    ocsp: str
     resumable: bool
 
 
@@ -234,7 +238,7 @@ class _Settings:
             ctx.allow_partial_trust_chain()
         if self.verification_time is not None:
             ctx.verify_at(int(self.verification_time.timestamp()))
-        ctx.set_session_timeout(int(self.session_timeout))
+        ctx.set_session_timeout(int(self.session_timeout) if server_side else _CLIENT_SESSION_TIMEOUT)
         ctx.set_session_id_context(
             self.session_digest(server_side=server_side, verify_mode=verify_mode, ocsp=role.ocsp)
         )
@@ -337,17 +341,18 @@ class _Settings:
             if candidate.subject == chain[0].issuer:
                 try:
                     chain[0].verify_directly_issued_by(candidate)
-                except (ValueError, TypeError, InvalidSignature):
+                except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
                     continue
                 return candidate
         return None
 
-    def session_digest(self, *, server_side: bool, verify_mode: int, ocsp: OCSPMode | None = None) -> bytes:
+    def session_digest(self, *, server_side: bool, verify_mode: int, ocsp: str = "") -> bytes:
         """Return what ties a session to the trust under which it was made: 32 bytes.
 
         Args:
             server_side: For which role.  A client's session is tied to its own certificates too, as a server
-                that resumes remembers who the client was.
+                that resumes remembers who the client was; and to what a server would refuse the connection
+                for, rather than do a full handshake: the suites, and the form of the keys.
             verify_mode: OpenSSL's bits for whether the peer must be verified.
             ocsp: How a client judges OCSP responses.
         """
@@ -360,7 +365,8 @@ class _Settings:
         if server_side:
             digest.update(self.session_id_context or b"")
         else:
-            digest.update((ocsp or "").encode())
+            options = (ocsp, self.ciphers, self.secure_options, self.required_groups)
+            digest.update(repr(options).encode())
             for pair in self.credentials.certified_keys:
                 digest.update(pair.chain[0].fingerprint(hashes.SHA256()))
         return digest.digest()
@@ -422,13 +428,22 @@ class SecureContext:
         FeatureUnavailable: the linked OpenSSL lacks what was asked for.
     """
 
-    __slots__ = ("__weakref__", "_identities", "_issued", "_settings", "_ssl_ctxs", "_ticket_key_names")
+    __slots__ = (
+        "__weakref__",
+        "_identities",
+        "_issued",
+        "_settings",
+        "_signature_algorithms",
+        "_ssl_ctxs",
+        "_ticket_key_names",
+    )
 
     _settings: _Settings
     _ssl_ctxs: dict[_Role, SSLContext]
     # This context with the credentials of others.
     _identities: weakref.WeakKeyDictionary[SecureContext, SecureContext]
     _issued: dict[bytes, IssuedBy]
+    _signature_algorithms: tuple[int, ...]
     _ticket_key_names: dict[SSLContext, bytes | None]
 
     def __init__(self, **options: Unpack[ContextOptions]) -> None:
@@ -439,6 +454,7 @@ class SecureContext:
         object.__setattr__(self, "_ssl_ctxs", {})
         object.__setattr__(self, "_identities", weakref.WeakKeyDictionary())
         object.__setattr__(self, "_issued", {})
+        object.__setattr__(self, "_signature_algorithms", ())
         object.__setattr__(self, "_ticket_key_names", {})
         # What OpenSSL refuses is refused here and now.
         server_side = self.has_identity or settings.dhparam is not None
@@ -483,14 +499,20 @@ class SecureContext:
     @property
     def can_use_psk(self) -> bool:
         """Whether a pre-shared key could be used: in TLS 1.3 always, before it with suites for it."""
-        if self._settings.max_version == "TLSv1.3":
+        if self.allows_tls13:
             return True
         return self.ssl_ctx(server_side=False, verify_mode=VERIFY_PEER).has_psk_suites
 
     @property
-    def max_version(self) -> str:
-        """The newest protocol version that may be used."""
-        return self._settings.max_version
+    def allows_tls13(self) -> bool:
+        """Whether TLS 1.3 may be used."""
+        settings = self._settings
+        return settings.max_version == "TLSv1.3" and not settings.secure_options & SSL_OP_NO_TLSv1_3
+
+    @property
+    def issues_tickets(self) -> bool:
+        """Whether a server gives clients session tickets, rather than keep their sessions."""
+        return not self._settings.secure_options & SSL_OP_NO_TICKET
 
     def with_credentials_of(self, other: SecureContext) -> SecureContext:
         """Return this context with another one's keys, certificates and chains.
@@ -505,6 +527,11 @@ class SecureContext:
                 trusted=self._settings.credentials.trusted,
             )
             merged = self._with(dataclasses.replace(self._settings, credentials=credentials))
+            for der in other.certificates:
+                # Its issuer may be trusted there alone.
+                issued = other.issued(der)
+                if issued.issuer is not None:
+                    merged._issued[der] = issued
             self._identities[other] = merged
         return merged
 
@@ -528,7 +555,7 @@ class SecureContext:
         server_side: bool,
         verify_mode: int,
         psk: PSKRole | None = None,
-        ocsp: OCSPMode | None = None,
+        ocsp: str = "",
         resumable: bool = True,
     ) -> SSLContext:
         """Return the ``SSL_CTX`` for a role, made when the role is first taken.
@@ -549,6 +576,19 @@ class SecureContext:
             ctx = self._ssl_ctxs[role] = self._settings.build(role)
         return ctx
 
+    @property
+    def signature_algorithms(self) -> tuple[int, ...]:
+        """The numbers of the signature algorithms that a connection may use, most preferred first."""
+        found = self._signature_algorithms
+        if not found:
+            # OpenSSL does not tell, but a client's hello does.
+            hello = self.ssl_ctx(server_side=False, verify_mode=VERIFY_NONE).first_flight()
+            reader = ClientHelloReader()
+            parsed = reader.feed(hello)
+            found = () if parsed is None else parsed.signature_algorithms
+            object.__setattr__(self, "_signature_algorithms", found)
+        return found
+
     def ticket_key_name(self, *, verify_mode: int, psk: PSKRole | None) -> bytes | None:
         """Return the name of the keys of a server's tickets, or None if it has none.
 
@@ -565,27 +605,20 @@ class SecureContext:
             self._ticket_key_names[server] = None if ticket is None else ticket[:KEY_NAME_SIZE]
         return self._ticket_key_names[server]
 
-    def session_id_context(self, *, verify_mode: int, ocsp: OCSPMode | None) -> bytes:
-        """Return what a client's session says of the trust under which it was made.
-
-        Args:
-            verify_mode: As for `ssl_ctx`.
-            ocsp: As for `ssl_ctx`.
-        """
-        return self._settings.session_digest(server_side=False, verify_mode=verify_mode, ocsp=ocsp)
-
     def renewed(self) -> SecureContext:
         """Return a context of the same options, with ticket keys of its own."""
         return self._with(self._settings)
 
     def differs_in_credentials_alone(self, other: SecureContext) -> bool:
-        """Whether another context has the same options, keys and certificates left aside.
+        """Whether another context has the same options and trust, its own keys and certificates left aside.
 
         Args:
             other: The other one.
         """
         mine, others = self._settings, other._settings
-        return mine == dataclasses.replace(others, credentials=mine.credentials)
+        return mine.credentials.trusted == others.credentials.trusted and mine == dataclasses.replace(
+            others, credentials=mine.credentials
+        )
 
     @property
     def session_timeout(self) -> float:

@@ -10,6 +10,7 @@ from . import ca_store
 from ._openssl.ssl_ctx import VERSIONS
 from .credentials import TrustedOption
 from .errors import ConfigurationError, ConfigurationTypeError
+from .timeouts import check_seconds
 
 # Forward secrecy and AEAD first, then what else is strong; nothing anonymous, unencrypted or obsolete.
 _CORE_CIPHERS: Final = (
@@ -24,6 +25,11 @@ _CORE_CIPHERS: Final = (
     "DHE-RSA-AES128-GCM-SHA256:"
     "HIGH:!aNULL:!eNULL:!EXPORT:!DES:!3DES:!RC4:!MD5:!PSK:!SRP:!CAMELLIA:!ARIA:!DSS"
 )
+
+
+# Node's CLIENT_RENEG_LIMIT and CLIENT_RENEG_WINDOW.
+_RENEGOTIATION_LIMIT: Final = 3
+_RENEGOTIATION_WINDOW: Final = 600.0
 
 
 def check_text(option: str, value: str) -> str:
@@ -45,6 +51,26 @@ def check_text(option: str, value: str) -> str:
     return value
 
 
+def check_limit(option: str, value: int) -> int:
+    """Return how often something may happen: an int, possibly 0.
+
+    Raises:
+        ConfigurationTypeError: it is no int.
+        ConfigurationError: it is negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationTypeError(
+            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
+        )
+    if value < 0:
+        raise ConfigurationError(
+            f'The value of "options.{option}" is out of range. It must be >= 0. Received {value}',
+            code="ERR_OUT_OF_RANGE",
+            option=option,
+        )
+    return value
+
+
 class Defaults:
     """The process's defaults (Node's ``tls.DEFAULT_...``); read when a `SecureContext` is made.
 
@@ -54,16 +80,28 @@ class Defaults:
         groups: The key-exchange groups, or "auto" for OpenSSL's own choice.
         min_version: The oldest protocol version ("TLSv1.2").
         max_version: The newest protocol version ("TLSv1.3").
+        renegotiation_limit: How often a peer of TLS 1.2 may renegotiate within `renegotiation_window`.
+        renegotiation_window: A time in seconds.
         ca: The certificates that are trusted where a context does not say; forms as for
             ``SecureContext(ca=...)``.  None is Mozilla's list and the extra one of the environment.
     """
 
-    __slots__ = ("ca", "ciphers", "groups", "max_version", "min_version")
+    __slots__ = (
+        "ca",
+        "ciphers",
+        "groups",
+        "max_version",
+        "min_version",
+        "renegotiation_limit",
+        "renegotiation_window",
+    )
 
     ciphers: str
     groups: str
     min_version: str
     max_version: str
+    renegotiation_limit: int
+    renegotiation_window: float
     ca: TrustedOption
 
     def __init__(self) -> None:
@@ -80,6 +118,8 @@ class Defaults:
         self.groups = "auto"
         self.min_version = "TLSv1.2"
         self.max_version = "TLSv1.3"
+        self.renegotiation_limit = _RENEGOTIATION_LIMIT
+        self.renegotiation_window = _RENEGOTIATION_WINDOW
         self.ca = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -88,6 +128,10 @@ class Defaults:
         if name == "ca":
             # Refused now, not when the next context is made; copied, as a list may change.
             value = ca_store.parse(value)
+        elif name == "renegotiation_limit":
+            check_limit(name, value)
+        elif name == "renegotiation_window":
+            check_seconds(name, value)
         else:
             check_text(name, value)
         if name.endswith("_version") and value not in VERSIONS:

@@ -35,7 +35,7 @@ _FAMILIES: Final[dict[str | int | None, int]] = {
     "IPv4": socket.AF_INET,
     "IPv6": socket.AF_INET6,
 }
-_ANY_ADDRESS: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - where we call from
+_ANY_ADDRESS: Final[dict[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - where we call from
 
 # What getaddrinfo gives: family, type, protocol, canonical name, address.
 _Target = tuple[Any, Any, int, str, Any]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 import inspect
 import ipaddress
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -19,7 +21,13 @@ from ._openssl.buffers import PLAINTEXT_SIZE, buffers
 from ._openssl.connection import Connection, Negotiated
 from ._openssl.groups import ephemeral_key, iana_name
 from ._openssl.library import pointer_to
-from ._openssl.ssl_ctx import VERIFY_NONE, VERIFY_PEER, VERIFY_REQUIRED, SSLContext
+from ._openssl.ssl_ctx import (
+    VERIFY_NONE,
+    VERIFY_PEER,
+    VERIFY_POST_HANDSHAKE,
+    VERIFY_REQUIRED,
+    SSLContext,
+)
 from ._openssl.verification import PeerVerification, certificate_error
 from .alerts import Alert
 from .alpn import (
@@ -32,6 +40,7 @@ from .alpn import (
 from .certificates import Certificate
 from .client_hello import ClientHello, ClientHelloReader, MalformedClientHello, looks_like
 from .context import SecureContext, check_flag
+from .defaults import check_limit, defaults
 from .diagnosis import DIAGNOSES
 from .errors import (
     CallbackError,
@@ -44,15 +53,20 @@ from .errors import (
     IdentityError,
     NeedHandshakeError,
     NotTLS,
+    PeerAlert,
     ProtocolError,
     TruncationError,
 )
 from .identity import check_server_identity, to_ascii
 from .info import ConnectionInfo, EphemeralKey
-from .ocsp import OCSPMode, ocsp_problem
+from .keylog import KeyLog, key_log_sink
+from .ocsp import UNREADABLE_RESPONSE, OCSPMode, ocsp_problem
 from .psk import PreSharedKey, PSKRole, psk_identity, psk_session
 from .server_flight import ephemeral_dh_bits, uses_dhe
-from .sessions import Session
+from .sessions import PeerChains, Session
+from .signature_algorithms import shared_signature_algorithms
+from .timeouts import check_seconds
+from .trace import HandshakeTrace, Trace, handshake_trace
 
 if TYPE_CHECKING:
     from .stream import TLSStream
@@ -81,8 +95,11 @@ _DEFAULT_HOST: Final = "localhost"
 DEFAULT_MIN_DH_SIZE: Final = 1024
 # OpenSSL's TLSEXT_MAXLEN_host_name.
 _MAX_SNI: Final = 255
+# Decrypted while a handshake that we have asked for is waited for, in bytes.
+_MOST_BACKLOG: Final = 1024 * 1024
 # Enough to tell what a peer speaks that does not speak TLS.
 _FIRST_BYTES: Final = 64
+_HANDSHAKE_RECORD: Final = b"\x16"
 # Fewer bytes of something that is not TLS do not tell an HTTP request from garbage.
 _ENOUGH_TO_NAME: Final = 8
 # Node's words for it, on clients and on servers.
@@ -112,13 +129,21 @@ class Engine(Connection):
             trusted; raises, or returns an exception, to refuse.  Default: `check_server_identity`.
         min_dh_size: Client: the smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits.
         request_ocsp: Client: ask for a stapled OCSP response, which `ConnectionInfo.ocsp_response` has then.
-        on_ocsp_response: Client: called with the response, or None, before the handshake is done; raises to
-            refuse.
+        on_ocsp_response: Client: called with the response, or None, before the handshake is done, if the
+            server presents a certificate; raises to refuse.
         ocsp: Client: ask for a response and judge it: "verify" accepts that there is none, unless the
             certificate says that there must be ("must staple"), "require" does not.
         session: Client: a session to resume, from `session` or `on_session` of an earlier connection.  Where
             it cannot be used, or was made under another trust, the handshake is a full one.
         on_session: Client: called with each session that can be resumed later.  It may not be async.
+        post_handshake_auth: Client: let a server of TLS 1.3 ask for our certificate after the handshake.
+        keylog: Where the secrets go: a function that is called with each line and the stream, the path of a
+            file, or True for the file that ``SSLKEYLOGFILE`` names.
+        trace: What is told of each message: a `HandshakeTrace`, the class for a new one, a function that is
+            called with each line and the stream, or True for lines on the standard error.
+        renegotiation_limit: How often the peer may renegotiate, up to TLS 1.2, within `renegotiation_window`.
+        renegotiation_window: A time in seconds.
+        clock: The time in seconds.
         psk: Client: called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`, or
             None to do without, which in TLS 1.2 ends a handshake whose suite needs one.
         request_cert: Server: ask the client for a certificate.
@@ -143,22 +168,34 @@ class Engine(Connection):
 
     __slots__ = (
         "_alpn_protocols",
+        "_asked",
+        "_backlog",
+        "_check_identity",
+        "_clock",
         "_find_psk",
         "_held",
         "_identity",
+        "_keylog",
         "_malformed",
         "_min_dh_size",
         "_ocsp",
         "_ocsp_problem",
         "_offered",
+        "_offered_chains",
         "_on_ocsp_response",
         "_psk",
         "_psk_choice",
         "_psk_without_hint",
         "_reader",
         "_reject_unauthorized",
+        "_renegotiating",
+        "_renegotiation_limit",
+        "_renegotiation_window",
+        "_renegotiations",
+        "_requesting",
         "_request_cert",
         "_session_listeners",
+        "_staple_judges",
         "_stream",
         "_used",
         "client_hello",
@@ -169,6 +206,7 @@ class Engine(Connection):
         "info",
         "server_name",
         "server_side",
+        "trace",
     )
 
     def __init__(
@@ -186,6 +224,12 @@ class Engine(Connection):
         psk: ClientPSKCallback | None = None,
         session: bytes | bytearray | memoryview | None = None,
         on_session: SessionCallback | None = None,
+        post_handshake_auth: bool = False,
+        keylog: KeyLog = None,
+        trace: Trace = None,
+        renegotiation_limit: int | None = None,
+        renegotiation_window: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
         request_cert: bool = False,
         reject_unauthorized: bool = True,
         alpn_protocols: ALPNProtocols | None = None,
@@ -211,10 +255,33 @@ class Engine(Connection):
         self._held = b""
         # How much of the thread's outgoing buffer is ours, between a step and `collect`.
         self._used = 0
+        self._check_identity = check_server_identity
+        self._clock = clock
+        self._keylog = key_log_sink(keylog)
+        self.logs_keys = self._keylog is not None
+        self.trace = None if trace is None or trace is False else self._traced(trace)
+        self.traced = self.trace is not None
+        self._renegotiation_limit = check_limit(
+            "renegotiation_limit",
+            defaults.renegotiation_limit if renegotiation_limit is None else renegotiation_limit,
+        )
+        self._renegotiation_window = check_seconds(
+            "renegotiation_window",
+            defaults.renegotiation_window if renegotiation_window is None else renegotiation_window,
+        )
+        # When the peer has renegotiated, as far as that counts.
+        self._renegotiations: deque[float] | None = None
+        # A handshake that is not the first: asked for by us, and going on.
+        self._asked = False
+        self._renegotiating = False
+        self._requesting = False
+        # Decrypted while a handshake was waited for.
+        self._backlog = b""
         self._stream: weakref.ref[TLSStream] | None = None
         self._session_listeners: list[SessionCallback] = []
         self._find_psk: FindPSK | None = None
         self._psk_choice: PreSharedKey | None = None
+        self._ocsp_problem: CertificateProblem | None = None
         self._reader: ClientHelloReader | None = None
         self._malformed: MalformedClientHello | None = None
         if server_side:
@@ -225,30 +292,20 @@ class Engine(Connection):
         self._min_dh_size = _dh_size(min_dh_size)
         self._on_ocsp_response = optional_callable("on_ocsp_response", on_ocsp_response)
         self._ocsp = _ocsp_mode(ocsp)
-        self._ocsp_problem: CertificateProblem | None = None
+        # What a session may not cross; of a callback, another process knows only that there is one.
+        self._staple_judges = f"{ocsp or ''} {'' if on_ocsp_response is None else 'on_ocsp_response'}".strip()
         self._psk = optional_callable("psk", psk)
         self._psk_without_hint: tuple[PreSharedKey | None] | None = None
-        if psk is not None and not context.can_use_psk:
-            raise ConfigurationError(
-                "psk needs a suite for pre-shared keys in ciphers, as there is no TLS 1.3: "
-                'ciphers="PSK" names those there are',
-                code="ERR_SSL_NO_CIPHER_MATCH",
-                option="ciphers",
-            )
+        if psk is not None:
+            require_psk_suite(context)
         self.flight = bytearray()
-        self.verification = PeerVerification(
-            peer="server",
-            reject=reject_unauthorized,
-            at=context.verification_time,
-            host=self._identity,
-            check_identity=check_server_identity,
-        )
+        self.verification = self._new_verification()
         self.open(
             context.ssl_ctx(
                 server_side=False,
                 verify_mode=VERIFY_PEER,
                 psk=None if psk is None else PSKRole(),
-                ocsp=self._ocsp,
+                ocsp=self._staple_judges,
             ),
             server_side=False,
             server_name=self.server_name,
@@ -257,12 +314,35 @@ class Engine(Connection):
             or on_ocsp_response is not None
             or ocsp is not None,
         )
+        if check_flag("post_handshake_auth", post_handshake_auth):
+            self.allow_post_handshake_auth()
         self._offered: Session | None = None
+        self._offered_chains: PeerChains | None = None
         if session is not None:
             self.offer(bytes(session) if isinstance(session, (bytearray, memoryview)) else session)
         if on_session is not None:
             check_callable("on_session", on_session)
             self.tell_sessions(partial(self._call, "on_session", on_session))
+
+    def _traced(self, trace: Trace) -> HandshakeTrace:
+        made = handshake_trace(trace, weakref.ref(self))
+        made.start("server" if self.server_side else "client", self._clock())
+        return made
+
+    def _new_verification(self) -> PeerVerification | None:
+        """Return the verdict that is to be made on the peer, or None if it is not asked for a certificate."""
+        at = self.context.verification_time
+        if not self.server_side:
+            return PeerVerification(
+                peer="server",
+                reject=self._reject_unauthorized,
+                at=at,
+                host=self._identity,
+                check_identity=self._check_identity,
+            )
+        if not self._request_cert:
+            return None
+        return PeerVerification(peer="client", reject=self._reject_unauthorized, at=at)
 
     @property
     def stream(self) -> TLSStream | None:
@@ -275,49 +355,59 @@ class Engine(Connection):
 
     # Sessions
 
-    def offer(self, session: bytes) -> bool:
+    def offer(self, session: bytes, chains: PeerChains | None = None) -> bool:
         """Offer a session, if this connection could have made it; return whether it does.
 
         Args:
             session: The session.
+            chains: What the peer presented when it was made, if that is known.
 
         Raises:
             ConfigurationError: it is none.
             ConfigurationTypeError: it is not bytes.
         """
         parsed = Session.parse(session)
-        if not self._may_resume(parsed):
+        if not self._may_resume(parsed, chains):
             return False
         if not self.offer_session(session):
             raise ConfigurationError("session: OpenSSL cannot read it", option="session")
-        self._offered = parsed
+        self._offered, self._offered_chains = parsed, chains
         return True
 
     @property
     def session_key(self) -> Hashable:
         """What a session of this connection may not cross, beside the place where the peer is."""
         return (
-            self.context,
+            # Who has no context any more has no use for its sessions, but they must not keep it.
+            weakref.ref(self.context),
             self.server_name,
             self._identity,
+            self._min_dh_size,
             self._alpn_protocols,
-            self._ocsp,
+            self._staple_judges,
             self._reject_unauthorized,
         )
 
-    def _may_resume(self, session: Session) -> bool:
-        trust = self.context.session_id_context(verify_mode=VERIFY_PEER, ocsp=self._ocsp)
-        if not session.resumable or session.session_id_context != trust:
+    def _may_resume(self, session: Session, chains: PeerChains | None) -> bool:
+        if not session.resumable or session.session_id_context != self._ssl_ctx.session_id_context:
             return False
         if session.server_name != self.server_name or (session.verify_result and self._reject_unauthorized):
             return False
         if session.peer_certificate is None:
             # It was made with a pre-shared key, which in TLS 1.3 would be offered beside it.
             return self._psk is not None and session.protocol != "TLSv1.3"
-        # Without SNI, nothing in the session tells for whom it is.
         verification = self.verification
         assert verification is not None
-        return self.server_name is not None or verification.is_for_peer(Certificate(session.peer_certificate))
+        certificate = Certificate(session.peer_certificate)
+        chain = [certificate] if chains is None else [Certificate(der) for der in chains.verified]
+        try:
+            # Resumed, it would be refused, where a full handshake may show a new one.
+            if self._reject_unauthorized and not verification.is_current(chain):
+                return False
+        except CertificateError:
+            return False
+        # Without SNI, nothing in the session tells for whom it is.
+        return self.server_name is not None or verification.is_for_peer(certificate)
 
     def tell_sessions(self, listener: SessionCallback) -> None:
         """Call a listener with each session that can be resumed later, from now on.
@@ -342,7 +432,9 @@ class Engine(Connection):
             self._error = error.again()
 
     def _tell_session(self) -> None:
-        session = self.current_session() if self._session_listeners else None
+        if not self._session_listeners or self._ocsp_problem is not None:
+            return
+        session = self.current_session()
         if session is not None:
             for listener in self._session_listeners:
                 listener(session)
@@ -352,9 +444,10 @@ class Engine(Connection):
         """The newest session that can be resumed, or None.
 
         In TLS 1.3 a client has none before the server's first ticket has been read.  A server's is only good
-        to be looked at.  None once the connection is closed.
+        to be looked at.  None once the connection is closed, or has failed by a fatal alert.
         """
-        if self.info is None:
+        if self.info is None or self._error is not None or self._ocsp_problem is not None:
+            # A session does not hold the verdict on a staple: resumed, it would pass for verified.
             return None
         session = self.current_session()
         if session is None or not (self.server_side or Session.parse(session).resumable):
@@ -443,6 +536,8 @@ class Engine(Connection):
                 raise ConnectionLost(_ENDED_EARLY[True])
             return Want.READ
         self.server_name = self.client_hello.server_name
+        if self.trace is not None:
+            self.trace.plaintext(sent=False, records=bytes(reader.received), now=self._clock())
         return self.client_hello
 
     @property
@@ -457,15 +552,18 @@ class Engine(Connection):
         # could be made for it.
         self.choose(self.context)
         self._malformed = malformed
+        error: ConnectionFailed = ProtocolError(malformed.reason, code="ERR_SSL_DECODE_ERROR")
+        if malformed.alert is not None:
+            self._held = malformed.alert.plaintext_record()
         try:
             self.step_handshake()
         except ConnectionFailed as verdict:
-            error = verdict.again()
+            answer = bytes(buffers.outgoing_view[: self.drain_into(0)])
+            # It may be the verdict on what came behind a hello that OpenSSL has accepted, and answered.
+            if answer[:1] != _HANDSHAKE_RECORD:
+                error, self._held = verdict.again(), answer
         else:
             self.drain_into(0)
-            error = ProtocolError(malformed.reason, code="ERR_SSL_DECODE_ERROR")
-            if malformed.alert is not None:
-                self._held = malformed.alert.plaintext_record()
         if not malformed.is_tls:
             error = _not_tls(received, error)
         self._error = error
@@ -506,10 +604,7 @@ class Engine(Connection):
             self._reject_unauthorized = reject_unauthorized
         self.context = context
         self.alpn_choice = None if alpn_protocol is None else alpn_protocol.encode("latin-1")
-        if self._request_cert:
-            self.verification = PeerVerification(
-                peer="client", reject=self._reject_unauthorized, at=context.verification_time
-            )
+        self.verification = self._new_verification()
         verify_mode = verify_mode_for(self._request_cert, self._reject_unauthorized)
         self.ocsp_staple = ocsp_staple
         self._psk_choice = psk
@@ -528,9 +623,10 @@ class Engine(Connection):
             self.open(ssl_ctx(tickets_of), server_side=True, presents=ssl_ctx(context))
 
     def certificate_for_client(self, context: SecureContext) -> bytes | None:
-        """Return the certificate that a server will present to this client, DER; None if it will not.
+        """Return the certificate that a server presents to this client, DER, unless it has none.
 
-        With one certificate it is that one.  Of several, OpenSSL is asked, with a copy of the hello.
+        With one certificate it is that one.  Of several, OpenSSL is asked, with a copy of the hello.  Whether
+        a session is resumed instead is left open: to find out could use up the client's ticket.
 
         Args:
             context: What the connection will be made from.
@@ -542,14 +638,15 @@ class Engine(Connection):
         trial = Connection()
         trial.stops_at_certificate = True
         trial.early = bytearray(self._reader.received)
-        trial.open(context.ssl_ctx(server_side=True, verify_mode=VERIFY_NONE), server_side=True)
+        ssl_ctx = context.ssl_ctx(server_side=True, verify_mode=VERIFY_NONE, resumable=False)
+        trial.open(ssl_ctx, server_side=True)
         try:
             trial.step_handshake()
         except ConnectionFailed:
             return trial.own_certificate()
         finally:
             trial.release()
-        # A HelloRetryRequest: with the second hello, nobody can be asked any more.
+        # It has a cipher suite without certificates.
         return None
 
     def refuse(self, error: ConnectionFailed, alert: Alert) -> NoReturn:
@@ -565,6 +662,8 @@ class Engine(Connection):
         """
         if self.info is None:
             self._held = alert.plaintext_record()
+            if self.trace is not None:
+                self.trace.plaintext(sent=True, records=self._held, now=self._clock())
         else:
             self.send_close_notify()
         # A frame whose own exception is among its variables is a cycle: raised is a copy.
@@ -577,7 +676,9 @@ class Engine(Connection):
         # Who keeps an error keeps this object, and the peer chose how much this is.
         self.early, self.flight, self._malformed = bytearray(), None, None
         self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = None
+        self._ocsp_problem = None
         self._session_listeners.clear()
+        self._backlog = b""
         if self._reader is not None:
             self._reader.received.clear()
 
@@ -621,6 +722,17 @@ class Engine(Connection):
             raise ConnectionLost(_ENDED_EARLY[self.server_side])
         return Want.READ
 
+    def _keep_error(self) -> ConnectionFailed:
+        error = super()._keep_error()
+        if (
+            not self.server_side
+            and isinstance(error, PeerAlert)
+            and error.alert is Alert.bad_certificate_status_response
+        ):
+            # No server says this: OpenSSL does, to one whose staple is no OCSP response at all.
+            error = self._error = certificate_error([UNREADABLE_RESPONSE], peer="server")
+        return error
+
     # What OpenSSL's callbacks ask
 
     def judge_staple(self, response: bytes | None) -> None:
@@ -633,16 +745,18 @@ class Engine(Connection):
             CallbackError: `on_ocsp_response` raised.
             CertificateError: the response is bad, or is missing.
         """
+        chain = self.verified_chain() or self.peer_chain(server_side=False)
+        if not chain:
+            # Up to TLS 1.2: the server has a pre-shared key, or is anonymous.
+            return
         if self._on_ocsp_response is not None:
             self._call("on_ocsp_response", self._on_ocsp_response, response)
         if self._ocsp is None:
             return
-        chain = self.verified_chain()
-        certificate, *issuers = map(Certificate, chain or self.peer_chain(server_side=False))
         problem = ocsp_problem(
             response,
-            certificate=certificate,
-            issuer=issuers[0] if issuers else None,
+            certificate=Certificate(chain[0]),
+            issuer=Certificate(chain[1]) if len(chain) > 1 else None,
             at=self.context.verification_time,
             require=self._ocsp == "require",
         )
@@ -705,11 +819,7 @@ class Engine(Connection):
 
     def _session_for(self, psk: PreSharedKey) -> bytes:
         # A server's is tied to its trust by OpenSSL.
-        trust = (
-            b""
-            if self.server_side
-            else self.context.session_id_context(verify_mode=VERIFY_PEER, ocsp=self._ocsp)
-        )
+        trust = b"" if self.server_side else self._ssl_ctx.session_id_context
         return psk_session(psk, timeout=int(self.context.session_timeout), session_id_context=trust)
 
     @staticmethod
@@ -723,6 +833,35 @@ class Engine(Connection):
             result.close()
             raise CallbackError(f"{option} is called within OpenSSL and may not be async", callback=option)
         return result
+
+    def on_key(self, line: str) -> None:
+        """Write down a secret.
+
+        Args:
+            line: As it stands in a key log.
+        """
+        if self._keylog is not None:
+            self._tell("keylog", self._keylog, line, self.stream)
+
+    def on_message(self, sent: bool, version: int, content_type: int, data: bytes) -> None:
+        """Trace what passes.
+
+        Args:
+            sent: Whether it leaves.
+            version: The protocol version, as a number.
+            content_type: Of what kind it is; 256 is a record's header.
+            data: The bytes.
+        """
+        if self.trace is not None:
+            self._tell("trace", self.trace.record, sent, version, content_type, data, self._clock())
+
+    def _tell(self, option: str, listener: Any, *args: object) -> None:
+        """Call a listener of the application's from where OpenSSL cannot be stopped."""
+        if self._error is None:
+            try:
+                self._call(option, listener, *args)
+            except CallbackError as error:
+                self._error = error.again()
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
         """Refuse a second hello, after a HelloRetryRequest, that names another host than the first.
@@ -755,16 +894,6 @@ class Engine(Connection):
             # Tickets: a client that only writes would never read them, and closing over unread input destroys
             # data.  They leave with the first data or the goodbye.
             self._held = bytes(buffers.outgoing_view[: self.drain_into(0)])
-        chain = tuple(Certificate(der) for der in negotiated.peer_chain)
-        peer = Certificate.chain(negotiated.peer_chain) if chain else None
-        asked = not self.server_side or self._request_cert
-        psk = self._used_psk(negotiated)
-        error = self._verdict(peer, negotiated, by_psk=psk is not None) if asked else None
-        # OpenSSL keeps what it had built of a chain that it did not trust in the end.
-        trusted = error is None or isinstance(error, IdentityError)
-        if error is not None and self._reject_unauthorized:
-            # OpenSSL has no objection where the cipher suite is anonymous.
-            self._give_up(error)
         if self.flight is not None and self._hides_dh_size(negotiated):
             self._give_up(
                 ProtocolError(
@@ -777,12 +906,36 @@ class Engine(Connection):
             self._give_up(
                 ProtocolError("the client no longer offers a protocol", code="ERR_SSL_BAD_EXTENSION")
             )
-        exchanged = self._ephemeral_key(negotiated)
         self._check_group(negotiated)
-        self.info = ConnectionInfo(
+        self.info = self._negotiated_info(negotiated)
+        self.verification = self.flight = self._psk_choice = self._psk_without_hint = None
+        if negotiated.protocol != "TLSv1.3":
+            self.watch_handshakes()
+            if not self.server_side and self._session_listeners:
+                self._tell_older_session()
+        if self.trace is not None:
+            self.trace.finished(self.info, self._clock())
+        return self.info
+
+    def _negotiated_info(self, negotiated: Negotiated) -> ConnectionInfo:
+        if negotiated.session_reused and not self.server_side and self._offered_chains is not None:
+            presented, verified = self._offered_chains
+            negotiated = negotiated._replace(peer_chain=presented, verified_chain=verified)
+        chain = tuple(Certificate(der) for der in negotiated.peer_chain)
+        peer = Certificate.chain(negotiated.peer_chain) if chain else None
+        asked = not self.server_side or self._request_cert
+        psk = self._used_psk(negotiated)
+        error = self._verdict(chain, negotiated, by_psk=psk is not None) if asked else None
+        # OpenSSL keeps what it had built of a chain that it did not trust in the end.
+        trusted = error is None or isinstance(error, IdentityError)
+        if error is not None and self._reject_unauthorized:
+            # OpenSSL has no objection where the cipher suite is anonymous.
+            self._give_up(error)
+        return ConnectionInfo(
             protocol=negotiated.protocol,
             cipher=negotiated.cipher,
-            ephemeral_key=exchanged,
+            ephemeral_key=self._ephemeral_key(negotiated),
+            shared_signature_algorithms=self._shared_signature_algorithms(negotiated.protocol),
             alpn_protocol=negotiated.alpn_protocol,
             server_name=self.server_name,
             authorized=asked and error is None,
@@ -795,10 +948,12 @@ class Engine(Connection):
             verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
             ocsp_response=None if self.server_side else self.stapled_response(),
         )
-        self.verification = self.flight = self._psk_choice = self._psk_without_hint = None
-        if negotiated.protocol != "TLSv1.3" and not self.server_side and self._session_listeners:
-            self._tell_older_session()
-        return self.info
+
+    def _shared_signature_algorithms(self, protocol: str) -> tuple[str, ...]:
+        if self.client_hello is None:
+            return ()
+        own = self.context.signature_algorithms
+        return shared_signature_algorithms(own, self.client_hello.signature_algorithms, protocol)
 
     def _tell_older_session(self) -> None:
         """Tell of the session of a handshake up to TLS 1.2, unless it is the one that was offered."""
@@ -825,25 +980,33 @@ class Engine(Connection):
         raise error.again()
 
     def _verdict(
-        self, peer: Certificate | None, negotiated: Negotiated, *, by_psk: bool
+        self, chain: tuple[Certificate, ...], negotiated: Negotiated, *, by_psk: bool
     ) -> CertificateError | None:
         """Return why the peer is not to be trusted, or None."""
         verification = self.verification
         assert verification is not None
-        if peer is None and not by_psk:
+        if not chain and not by_psk:
             return CertificateError(
                 "the peer presented no certificate",
                 code="UNABLE_TO_GET_ISSUER_CERT",
                 hint=DIAGNOSES["ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"].remedy,
             )
-        if peer is None or negotiated.session_reused:
+        if not chain or negotiated.session_reused:
             # No certificate was presented, so OpenSSL has not asked for a verdict.
-            return verification.without_handshake(peer, negotiated.verify_result)
+            verified = tuple(map(Certificate, negotiated.verified_chain))
+            return verification.without_handshake(verified or chain[:1], negotiated.verify_result)
         error = verification.error()
-        if self.server_side or self._ocsp_problem is None:
+        if self._ocsp_problem is None:
             return error
-        problems = (*(() if error is None else error.problems), self._ocsp_problem)
-        return certificate_error(problems, peer="server", at=self.context.verification_time)
+        refusal = certificate_error(
+            [self._ocsp_problem], peer="server", at=self.context.verification_time
+        )
+        if error is None:
+            return refusal
+        # It is named after what it would have been refused for first.
+        error.problems += refusal.problems
+        error.hint += f" {refusal.hint}"
+        return error
 
     @staticmethod
     def _own_certificate(negotiated: Negotiated, *, by_psk: bool) -> Certificate | None:
@@ -883,6 +1046,172 @@ class Engine(Connection):
                 )
             )
 
+    # Later handshakes
+
+    def on_handshake_start(self) -> None:
+        """Take note that a handshake begins: up to TLS 1.2, there may be another one."""
+        if self.info is None or self._requesting:
+            return
+        self._renegotiating = True
+        self.verification = self._new_verification()
+        if self._asked:
+            return
+        if self._renegotiations is None:
+            self._renegotiations = deque()
+        times, now = self._renegotiations, self._clock()
+        while times and now - times[0] >= self._renegotiation_window:
+            times.popleft()
+        times.append(now)
+        if len(times) > self._renegotiation_limit:
+            self._error = ProtocolError(
+                f"the peer renegotiates too often: more than {self._renegotiation_limit} times in "
+                f"{self._renegotiation_window:g} seconds",
+                code="ERR_TLS_SESSION_ATTACK",
+            )
+        if self._renegotiation_limit < 0:
+            self._error = ProtocolError(
+                "the peer renegotiates, which is disabled on this stream",
+                code="ERR_TLS_RENEGOTIATION_DISABLED",
+            )
+
+    def on_handshake_done(self) -> None:
+        """Take note that a handshake is done: what was negotiated has changed."""
+        if self._renegotiating:
+            self._asked = self._renegotiating = False
+            self._renew_info()
+
+    def on_finished(self) -> None:
+        """Take note that a client of TLS 1.3 has answered to being asked for a certificate."""
+        if self._asked and self.info is not None and self.info.protocol == "TLSv1.3":
+            self._asked = False
+            self._renew_info()
+
+    def _renew_info(self) -> None:
+        try:
+            self.info = self._negotiated_info(self.negotiated(server_side=self.server_side))
+        except ConnectionFailed as error:
+            self._error = error.again()
+        self.verification = None
+
+    def renegotiate(self, *, request_cert: bool = True, reject_unauthorized: bool = True) -> None:
+        """Begin another handshake, up to TLS 1.2; `finish_handshake` waits for its end.
+
+        Args:
+            request_cert: Server: whether to ask the client for a certificate.
+            reject_unauthorized: Whether to refuse a peer that is not verified.
+
+        Raises:
+            ConfigurationError: TLS 1.3 has no renegotiation (``ERR_SSL_WRONG_SSL_VERSION``).
+            ConnectionFailed: OpenSSL cannot; the connection goes on.
+        """
+        self._check_version(
+            tls13=False, remedy="a server can ask for a certificate by request_client_certificate()"
+        )
+        self._demand(request_cert=request_cert, reject_unauthorized=reject_unauthorized)
+        # For OpenSSL, sending a HelloRequest is a handshake that is done at once.
+        self._requesting = self.server_side
+        self._asked = True
+        try:
+            self.start_renegotiation()
+        finally:
+            self._requesting = False
+
+    def request_client_certificate(self, *, reject_unauthorized: bool = True) -> None:
+        """Ask a client of TLS 1.3 for a certificate; `finish_handshake` waits for it.
+
+        Args:
+            reject_unauthorized: Whether to refuse a client that is not verified.
+
+        Raises:
+            ConfigurationError: the version is older (``ERR_SSL_WRONG_SSL_VERSION``), or this is a client.
+            ConnectionFailed: the client may not be asked (``ERR_SSL_EXTENSION_NOT_RECEIVED``); the
+                connection goes on.
+        """
+        if not self.server_side:
+            raise ConfigurationError("only a server can ask for a client's certificate")
+        self._check_version(tls13=True, remedy="a server can ask for a certificate by renegotiate()")
+        self._demand(reject_unauthorized=reject_unauthorized, further=VERIFY_POST_HANDSHAKE)
+        self.start_post_handshake_auth()
+        self.verification = self._new_verification()
+        self._asked = True
+
+    def _check_version(self, *, tls13: bool, remedy: str) -> None:
+        if self.info is None:
+            raise NeedHandshakeError
+        if (self.info.protocol == "TLSv1.3") != tls13:
+            raise ConfigurationError(
+                f"wrong SSL version: {self.info.protocol}; {remedy}", code="ERR_SSL_WRONG_SSL_VERSION"
+            )
+
+    def _demand(self, *, request_cert: bool = True, reject_unauthorized: bool, further: int = 0) -> None:
+        check_flag("request_cert", request_cert)
+        self._reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
+        if self.server_side:
+            self._request_cert = request_cert
+            self.demand(verify_mode_for(request_cert, reject_unauthorized) | further)
+
+    def finish_handshake(self) -> bool | Want:
+        """Return True once a handshake that we have asked for is done; keep the data that comes before it.
+
+        Raises:
+            ConnectionFailed: it failed.
+            ConnectionLost: the peer has said goodbye instead, or the transport has ended.
+        """
+        while self._asked or self._renegotiating:
+            if not self._read_ahead() and (self._asked or self._renegotiating):
+                if self.eof or self.peer_closed:
+                    raise ConnectionLost("the connection ended before the handshake was done")
+                return Want.READ
+        return True
+
+    def _read_ahead(self) -> bool:
+        """Decrypt data for whoever receives later; return whether there was some."""
+        count = self.read_into(buffers.plaintext, PLAINTEXT_SIZE)
+        if not count:
+            return False
+        if len(self._backlog) + count > _MOST_BACKLOG:
+            raise ProtocolError(
+                f"the peer sends more than {_MOST_BACKLOG} bytes of data before its answer",
+                code="ERR_SSL_UNEXPECTED_RECORD",
+            )
+        self._backlog += bytes(buffers.plaintext_view[:count])
+        return True
+
+    def disable_renegotiation(self) -> None:
+        """Let the next renegotiation of the peer's end the connection."""
+        self._renegotiation_limit = -1
+
+    # Key material
+
+    def export_keying_material(self, length: int, label: str, context: bytes | None = None) -> bytes:
+        """Return keying material that both sides can derive (RFC 5705; RFC 8446, section 7.5).
+
+        Args:
+            length: How much, in bytes.
+            label: What tells it from other material.
+            context: What else it depends on; None is not the same as ``b""`` up to TLS 1.2.
+
+        Raises:
+            NeedHandshakeError: the handshake is not done.
+            ValueError: `length` is less than 1, or the label is empty.
+            ConnectionFailed: OpenSSL cannot.
+        """
+        if self.info is None:
+            raise NeedHandshakeError
+        if not isinstance(length, int) or not isinstance(label, str):
+            raise TypeError(f"length must be an int and label a str. Received {length!r} and {label!r}")
+        if length < 1 or not label:
+            raise ValueError(f"length must be at least 1, and label not empty. Received {length}, {label!r}")
+        return self.export(length, label.encode(), None if context is None else bytes(context))
+
+    def finished(self, *, of_peer: bool) -> bytes | None:
+        """Return the latest Finished message of ours or of the peer's, or None before there is one.
+
+        Args:
+            of_peer: Whether it is the peer's.
+        """
+        return self.finished_message(of_peer=of_peer) or None
+
     # The data phase
 
     def read(self, max_bytes: int = PLAINTEXT_SIZE) -> bytes | Want:
@@ -901,13 +1230,41 @@ class Engine(Connection):
             raise NeedHandshakeError
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1. Received {max_bytes}")
+        if self._backlog:
+            data, self._backlog = self._backlog[:max_bytes], self._backlog[max_bytes:]
+            return data
         count = self.read_into(buffers.plaintext, min(max_bytes, PLAINTEXT_SIZE))
         if count is not None:
             return bytes(buffers.plaintext_view[:count])
+        return self._no_data(b"")
+
+    def read_in_place(self, buffer: bytearray | memoryview) -> int | Want:
+        """Decrypt data into a buffer; return how much, `Want.READ`, or 0 after the peer's goodbye.
+
+        Args:
+            buffer: Where to; writable, contiguous, and not empty.
+
+        Raises:
+            As for `read`.
+        """
+        if self.info is None:
+            raise NeedHandshakeError
+        if self._backlog:
+            view = memoryview(buffer).cast("B")
+            count = min(len(self._backlog), len(view))
+            view[:count] = self._backlog[:count]
+            self._backlog = self._backlog[count:]
+            return count
+        pointer = pointer_to(buffer)
+        got = self.read_into(pointer, len(pointer))
+        return self._no_data(0) if got is None else got
+
+    def _no_data(self, end: T) -> T | Want:
+        """Return what reading gives when nothing has been decrypted."""
         if not self.eof:
             return Want.READ
         if self.https_compatible:
-            return b""
+            return end
         raise TruncationError("the connection ended without the peer's close_notify; data may be missing")
 
     def confirm(self) -> bool | Want:
@@ -926,7 +1283,7 @@ class Engine(Connection):
             raise ConnectionLost(_ENDED_EARLY[False])
         return Want.READ
 
-    def encrypt(self, data: bytes | bytearray | memoryview, offset: int, length: int) -> int:
+    def encrypt(self, data: bytes | bytearray | memoryview, offset: int, length: int) -> int | Want:
         """Encrypt as much as the thread's outgoing buffer takes; `collect` has the result.
 
         Args:
@@ -935,8 +1292,11 @@ class Engine(Connection):
             length: How many bytes it has.
 
         Returns:
-            Up to where the data is done.
+            Up to where the data is done, or `Want.READ` during a renegotiation.
         """
+        # Before what the peer has sent of it is read, OpenSSL must not be asked to write.
+        if self._renegotiating and self.finish_handshake() is not True:
+            return Want.READ
         done, self._used = self.write_from(pointer_to(data), offset, length, self._begin_output())
         return done
 
@@ -959,7 +1319,10 @@ class Engine(Connection):
         offset = 0
         try:
             while offset < view.nbytes:
-                offset = self.encrypt(data, offset, view.nbytes)
+                done = self.encrypt(data, offset, view.nbytes)
+                if isinstance(done, Want):
+                    raise ProtocolError("a renegotiation is going on", code="ERR_SSL_UNEXPECTED_RECORD")
+                offset = done
                 ciphertext.append(bytes(self.collect()))
         finally:
             self._held = b"".join(ciphertext)
@@ -1024,11 +1387,25 @@ def verify_mode_for(request_cert: bool, reject_unauthorized: bool) -> int:
     return VERIFY_REQUIRED if reject_unauthorized else VERIFY_PEER
 
 
+def require_psk_suite(context: SecureContext) -> None:
+    """Raise `ConfigurationError` if no connection of a context could use a pre-shared key."""
+    if not context.can_use_psk:
+        raise ConfigurationError(
+            "psk needs a suite for pre-shared keys in ciphers, as there is no TLS 1.3: "
+            'ciphers="PSK" names those there are',
+            code="ERR_SSL_NO_CIPHER_MATCH",
+            option="ciphers",
+        )
+
+
 def check_callable(option: str, value: object) -> None:
     """Raise `ConfigurationTypeError` if an option cannot be called."""
     if not callable(value):
         raise ConfigurationTypeError(
-            f'The "options.{option}" property must be of type function. Received {value!r}', option=option
+            # What was given instead may be a secret: a pre-shared key.
+            f'The "options.{option}" property must be of type function. '
+            f"Received an object of type {type(value).__name__}",
+            option=option,
         )
 
 

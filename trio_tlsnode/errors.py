@@ -213,6 +213,38 @@ class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):
         self.timeout = timeout
 
 
+class IdleTimeout(ConnectionFailed, trio.TooSlowError):
+    """For too long, nothing has passed on a connection while something was waited for.
+
+    Attributes:
+        timeout: How long it was allowed to be idle, in seconds.
+    """
+
+    code = "ERR_TLS_IDLE_TIMEOUT"
+    side: Side = "network"
+    retryable = True
+
+    def __init__(self, reason: str, *, timeout: float) -> None:
+        super().__init__(reason)
+        self.timeout = timeout
+
+
+class SendTimeout(ConnectionFailed, trio.TooSlowError):
+    """The peer did not take what was sent in time.
+
+    Attributes:
+        timeout: How long it was given, in seconds.
+    """
+
+    code = "ERR_TLS_SEND_TIMEOUT"
+    side: Side = "network"
+    retryable = True
+
+    def __init__(self, reason: str, *, timeout: float) -> None:
+        super().__init__(reason)
+        self.timeout = timeout
+
+
 class NotTLS(ConnectionFailed):
     """The peer does not speak TLS on this port.
 

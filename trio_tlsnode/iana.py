@@ -1,4 +1,4 @@
-"""IANA's TLS registries: the names of numbers (versions, cipher suites, groups, signature schemes, extensions).
+"""IANA's TLS registries: the names of versions, cipher suites, groups, signature schemes and extensions.
 
 The tables hold what is registered, what clients in use send and what OpenSSL knows.  The keys are the
 numbers as they stand on the wire; OpenSSL's 32-bit cipher id is such a number with ``0x03000000`` added.

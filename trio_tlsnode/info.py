@@ -59,6 +59,8 @@ class ConnectionInfo:
         cipher: The cipher suite.
         ephemeral_key: The group of the key exchange; None where the keys were exchanged without one, as by
             RSA or a pre-shared key alone.
+        shared_signature_algorithms: On a server: the signature algorithms that both sides have, the server's
+            favourite first, as OpenSSL and Node call them ("RSA-PSS+SHA256").  Empty on a client.
         alpn_protocol: The application protocol, or None where none was negotiated (Node: ``false``).
         server_name: The name that the client sent as SNI, or None (Node: ``false``).
         authorized: On a client: the server's chain and name are verified.  On a server: a client
@@ -79,6 +81,7 @@ class ConnectionInfo:
     protocol: str
     cipher: Cipher
     ephemeral_key: EphemeralKey | None
+    shared_signature_algorithms: tuple[str, ...]
     alpn_protocol: str | None
     server_name: str | None
     authorized: bool

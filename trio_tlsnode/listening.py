@@ -1,4 +1,4 @@
-"""Listening: sockets that take connections, over TCP with one port for all addresses, and over Unix sockets."""
+"""Listening: sockets that take connections, over TCP with one port for all addresses, or at a path."""
 
 from __future__ import annotations
 

@@ -28,13 +28,16 @@ from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, 
 from .certificates import Certificate
 from .context import SecureContext, check_flag
 from .context_table import ContextTable
-from .engine import Engine, optional_callable, verify_mode_for
+from .engine import Engine, optional_callable, require_psk_suite, verify_mode_for
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
+from .keylog import KeyLog, key_log_sink
 from .limits import Limit
+from .ocsp import is_ocsp_response
 from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
 from .sessions import Session
 from .tickets import TicketGenerations
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts, check_seconds
+from .trace import HandshakeTrace, Trace
 
 if TYPE_CHECKING:
     from .addresses import Address
@@ -82,8 +85,10 @@ class ServerOptions(TypedDict, total=False):
         request_cert: Ask clients for a certificate.
         reject_unauthorized: With `request_cert`: refuse a client that is not verified.  When off,
             `ConnectionInfo.authorization_error` tells why it should not be trusted.
-        ocsp_callback: Called with the certificate that is going to be presented and its issuer's, if the
-            client asks for a stapled OCSP response; returns one in DER, or None.  May be async.
+        ocsp_callback: Called with the certificate that is going to be presented and its issuer's (from its
+            chain or ``ca``, else None), if the client asks for a stapled OCSP response; returns one in DER,
+            or None.  It may be called in vain: no certificate is presented where a session is resumed, or
+            TLS 1.2 ends up with a pre-shared key.  May be async.
         resume: Called with a `Choice` if a client wants to resume a session; False lets it do a full
             handshake, and gives it no session.  May be async.
         on_new_session: Called with the identifier and the DER of each session that has one: all of TLS 1.3,
@@ -99,6 +104,17 @@ class ServerOptions(TypedDict, total=False):
             bytes of UTF-8.
         handshake_timeout: From accepting a connection to its being secure, callbacks included, in seconds.
         close_timeout: How long saying goodbye may take at the end of a connection, in seconds.
+        idle_timeout: For how long nothing may pass while a task waits to receive, in seconds; None is for
+            ever.
+        send_timeout: How long a client may take for what is sent at once, at most 256 KiB, in seconds; None
+            is for ever.
+        keylog: Where the secrets of the connections go: a function that is called with each line and the
+            stream, the path of a file, or True for the file that ``SSLKEYLOGFILE`` names.
+        trace: What is told of each message: a function that is called with each line and the stream, True for
+            lines on the standard error, or `HandshakeTrace` for one at each `TLSStream.trace`.
+        renegotiation_limit: How often a client of TLS 1.2 may renegotiate within `renegotiation_window`; by
+            default what `trio_tlsnode.defaults` says.
+        renegotiation_window: A time in seconds.
         https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
             and Node do; data may have been cut off.
     """
@@ -116,6 +132,12 @@ class ServerOptions(TypedDict, total=False):
     psk_identity_hint: str | None
     handshake_timeout: float
     close_timeout: float
+    idle_timeout: float | None
+    send_timeout: float | None
+    keylog: KeyLog
+    trace: Trace
+    renegotiation_limit: int | None
+    renegotiation_window: float | None
     https_compatible: bool
 
 
@@ -216,6 +238,12 @@ class ServerPolicy:
         psk_identity_hint: str | None = None,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        idle_timeout: float | None = None,
+        send_timeout: float | None = None,
+        keylog: KeyLog = None,
+        trace: Trace = None,
+        renegotiation_limit: int | None = None,
+        renegotiation_window: float | None = None,
         https_compatible: bool = False,
         max_handshakes: int | None = None,
     ) -> None:
@@ -224,9 +252,21 @@ class ServerPolicy:
         self.alpn_protocols = parse_alpn_protocols(alpn_protocols)
         self.request_cert = check_flag("request_cert", request_cert)
         self.reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
-        self.timeouts = Timeouts(handshake_timeout, close_timeout)
+        self.timeouts = Timeouts(handshake_timeout, close_timeout, idle_timeout, send_timeout)
+        if isinstance(trace, HandshakeTrace):
+            raise ConfigurationError(
+                "a HandshakeTrace is for one connection; give the class to have one for each", option="trace"
+            )
+        self._engine_options: dict[str, Any] = {
+            "https_compatible": https_compatible,
+            "keylog": key_log_sink(keylog),
+            "trace": trace,
+            "renegotiation_limit": renegotiation_limit,
+            "renegotiation_window": renegotiation_window,
+        }
         self.handshakes = Limit("max_handshakes", max_handshakes)
-        self._https_compatible = check_flag("https_compatible", https_compatible)
+        # What is wrong with these is said now.
+        Engine(context, server_side=True, **self._engine_options)
         self._sni_callback = optional_callable("sni_callback", sni_callback)
         self._alpn_callback = optional_callable("alpn_callback", alpn_callback)
         if alpn_callback is not None and alpn_protocols is not None:
@@ -257,17 +297,19 @@ class ServerPolicy:
             ConfigurationError: it has no certificate, and the server no pre-shared keys; or no server can use
                 it.
         """
-        if not _checked(context).has_identity and self._psk is None:
-            raise ConfigurationError(
-                "a server's context needs a certificate and its key: SecureContext(key=..., cert=...); "
-                "without one, the server needs psk=",
-                option="context",
-            )
+        if not _checked(context).has_identity:
+            if self._psk is None:
+                raise ConfigurationError(
+                    "a server's context needs a certificate and its key: SecureContext(key=..., cert=...); "
+                    "without one, the server needs psk=",
+                    option="context",
+                )
+            require_psk_suite(context)
         return context
 
     def new_engine(self) -> Engine:
         """Return the engine of a new connection."""
-        return Engine(self.context, server_side=True, https_compatible=self._https_compatible)
+        return Engine(self.context, server_side=True, clock=trio.current_time, **self._engine_options)
 
     async def decide(self, stream: TLSStream, engine: Engine) -> None:
         """Choose for a connection whose ClientHello has been read.  Waits only for a callback that does.
@@ -361,15 +403,21 @@ class ServerPolicy:
             return None
         issued = context.issued(presented)
         response = await self._ask("ocsp_callback", self._ocsp_callback, *issued, engine=engine)
-        if response is not None and not isinstance(response, (bytes, bytearray, memoryview)):
+        if response is None:
+            return None
+        if not isinstance(response, (bytes, bytearray, memoryview)):
             _refuse_result("ocsp_callback", f"{response!r}, which is no DER", engine)
-        return bytes(response) if response else None
+        staple = bytes(response)
+        if not is_ocsp_response(staple):
+            # OpenSSL would leave it out, and say nothing.
+            _refuse_result("ocsp_callback", f"{len(staple)} bytes, which are no OCSP response", engine)
+        return staple
 
     async def _offered_psk(
         self, hello: ClientHello, context: SecureContext, stream: TLSStream, engine: Engine
     ) -> PreSharedKey | None:
         """Return the first key that is known of those that a client of TLS 1.3 names."""
-        if _TLS13 not in hello.supported_versions or context.max_version != "TLSv1.3":
+        if _TLS13 not in hello.supported_versions or not context.allows_tls13:
             return None
         named = filter(None, map(_identity, hello.psk_identities))
         for identity in itertools.islice(named, _MOST_IDENTITIES):
@@ -469,10 +517,14 @@ class ServerPolicy:
         option: str, callback: Any, *args: object, engine: Engine, alert: Alert = Alert.internal_error
     ) -> Any:
         """Call a callback of the application's, sync or async; what it raises refuses this connection."""
+        trace = engine.trace
+        start = 0.0 if trace is None else trio.current_time()
         try:
             answer = callback(*args)
             if inspect.isawaitable(answer):
                 answer = await answer
+            if trace is not None:
+                trace.waited(option, start, trio.current_time())
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this connection's alone
             # A nursery of the callback's may raise both its being cancelled and what failed over that.
             raised = error if isinstance(error, Exception) else error.split(trio.Cancelled)[1]
@@ -513,7 +565,7 @@ def _wants_to_resume(hello: ClientHello, context: SecureContext) -> bool:
     """Whether a client names a session; in TLS 1.3 its session identifier says nothing."""
     if hello.psk_identities or hello.session_ticket:
         return True
-    newest = _TLS13 in hello.supported_versions and context.max_version == "TLSv1.3"
+    newest = _TLS13 in hello.supported_versions and context.allows_tls13
     return bool(hello.session_id) and not newest
 
 

@@ -92,6 +92,19 @@ def ocsp_request(certificate: Certificate, issuer: Certificate) -> bytes:
     return _certificate_id(certificate.x509, issuer.x509, _SHA1).public_bytes(Encoding.DER)
 
 
+def is_ocsp_response(data: bytes) -> bool:
+    """Whether this is an OCSP response at all, be it good or bad.
+
+    Args:
+        data: What should be one, in DER.
+    """
+    try:
+        ocsp.load_der_ocsp_response(data)
+    except _UNREADABLE:
+        return False
+    return True
+
+
 def fresh_until(response: bytes, certificate: Certificate) -> dt.datetime | None:
     """Return when the next response for a certificate is due, in UTC; None if that cannot be told.
 
@@ -134,6 +147,11 @@ _TEXTS: Final = {
     "OCSP_VERIFY_FAILED": "OCSP verification failed",
     "OCSP_WRONG_CERTIFICATE": "OCSP response is for another certificate",
 }
+
+UNREADABLE_RESPONSE: Final = CertificateProblem(
+    "OCSP_RESP_INVALID", f"{_TEXTS['OCSP_RESP_INVALID']}: it cannot be read", 0, None
+)
+"""What is wrong with a response of which OpenSSL can read nothing, so that it does not hand it out."""
 
 # What `cryptography` and `der` raise where they cannot read a response, or a certificate in it; it warns of
 # names that are out of the ordinary, and warnings can be errors.

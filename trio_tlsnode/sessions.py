@@ -251,6 +251,18 @@ def _read(data: bytes | bytearray | memoryview, wanted: Iterable[int]) -> _Field
         raise ConfigurationError("session must be an SSL_SESSION in DER", option="session") from error
 
 
+class PeerChains(NamedTuple):
+    """The certificates of a peer that a session itself does not hold, in DER, the peer's own first.
+
+    Attributes:
+        presented: Those that the peer presented when the session was made.
+        verified: The chain from the peer's own to a trusted one; empty if it was not trusted.
+    """
+
+    presented: tuple[bytes, ...]
+    verified: tuple[bytes, ...]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCacheStatistics:
     """How well a `SessionCache` serves.
@@ -271,12 +283,14 @@ class _Kept(NamedTuple):
 
     Attributes:
         session: Its DER.
+        chains: The peer's certificates, if they are known.
         single_use: Whether it is gone once it is taken.
         stored_at: When it came, on the clock of who stored it.
         expires_at: When its lifetime is over, on that clock.
     """
 
     session: bytes
+    chains: PeerChains | None
     single_use: bool
     stored_at: float
     expires_at: float
@@ -319,6 +333,16 @@ class SessionCache:
             key: Everything that a session may not cross.
             now: The time, in seconds.
         """
+        taken = self.take_with_chains(key, now)
+        return None if taken is None else taken[0]
+
+    def take_with_chains(self, key: Hashable, now: float) -> tuple[bytes, PeerChains | None] | None:
+        """Do as `take` does; return the peer's certificates as well, as far as they were stored.
+
+        Args:
+            key: As for `take`.
+            now: As for `take`.
+        """
         with self._lock:
             usable = self._remove(key, now)
             if not usable:
@@ -327,9 +351,15 @@ class SessionCache:
             self._hits += 1
             newest = usable.pop() if usable[-1].single_use else usable[-1]
             self._put_back(key, usable)
-            return newest.session
+            return newest.session, newest.chains
 
-    def store(self, key: Hashable, session: bytes | bytearray | memoryview, now: float) -> None:
+    def store(
+        self,
+        key: Hashable,
+        session: bytes | bytearray | memoryview,
+        now: float,
+        chains: PeerChains | None = None,
+    ) -> None:
         """Keep a session that has just arrived, if it can be resumed.  Its lifetime counts from now.
 
         A session that is there already stays as it is.
@@ -338,6 +368,7 @@ class SessionCache:
             key: Everything that a session may not cross.
             session: The DER of an ``SSL_SESSION``.
             now: The time, in seconds.
+            chains: The peer's certificates, if they are known.
 
         Raises:
             ConfigurationError: `session` is something else, as far as its lifetime shows.
@@ -347,7 +378,7 @@ class SessionCache:
         lifetime = _lifetime(fields.protocol, fields.number(_TIMEOUT), fields.number(_TICKET_LIFETIME_HINT))
         if not lifetime or not _resumable(fields.protocol, fields.octets(_TICKET), fields.session_id):
             return
-        arrived = _Kept(bytes(session), fields.protocol == _TLS13, now, now + lifetime)
+        arrived = _Kept(bytes(session), chains, fields.protocol == _TLS13, now, now + lifetime)
         with self._lock:
             usable = self._remove(key, now)
             if arrived.session not in [kept.session for kept in usable]:

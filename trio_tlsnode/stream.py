@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpac
 import trio
 
 from ._links import link_for
-from ._openssl.buffers import OUTGOING_SIZE, PLAINTEXT_SIZE
+from ._openssl.buffers import MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, PLAINTEXT_SIZE
 from .alpn import ALPNProtocols
+from .channel_binding import ChannelBinding, channel_binding
 from .context import SecureContext, check_flag
 from .engine import (
     ClientPSKCallback,
@@ -42,25 +43,32 @@ from .errors import (
     ConnectionFailed,
     ConnectionLost,
     HandshakeTimeout,
+    IdleTimeout,
+    SendTimeout,
     TruncationError,
 )
 from .info import StreamStatistics
+from .keylog import KeyLog
 from .negotiation import ServerOptions, ServerPolicy
 from .ocsp import OCSPMode
 from .option_names import refuse_unknown
 from .session_iterator import SessionIterator
 from .sessions import Session
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
+from .trace import HandshakeTrace, Trace
 from .turnstile import turnstile
 
 if TYPE_CHECKING:
     from .addresses import Address
     from .client_hello import ClientHello
     from .info import ConnectionInfo
+    from .peer_sessions import PeerSessions
 
 T = TypeVar("T")
 
 _WANT_READ: Final = Want.READ
+# RFC 6066 and Node allow no smaller ones.
+_SMALLEST_FRAGMENT: Final = 512
 # One send's ciphertext, and as much of answers to the peer: beyond it, a peer that does not read is not read
 # from either.
 _MOST_UNSENT: Final = 2 * OUTGOING_SIZE
@@ -84,7 +92,8 @@ class ClientStreamOptions(TypedDict, total=False):
         alpn_protocols: The application protocols, most preferred first, or the wire format.
         request_ocsp: Ask for a stapled OCSP response, which `ConnectionInfo.ocsp_response` has then.
         on_ocsp_response: Called with the response, or None, before the handshake is done; raises to refuse.
-            It may not be async.
+            It may not be async.  Where no certificate is presented it is not called: with a pre-shared key,
+            and with a session, which is then one that was made with such a callback.
         ocsp: Ask for a response and judge it: "verify" accepts that there is none, unless the certificate
             says that there must be ("must staple", RFC 7633); "require" does not.
         session: A session to resume, from `TLSStream.session`, `TLSStream.sessions` or `on_session` of an
@@ -96,6 +105,19 @@ class ClientStreamOptions(TypedDict, total=False):
             without, which in TLS 1.2 ends a handshake whose suite needs one.  It may not be async.
         handshake_timeout: How long the handshake may take, in seconds.
         close_timeout: How long `TLSStream.aclose` may take to say goodbye, in seconds.
+        idle_timeout: For how long nothing may pass while a task waits to receive, in seconds; None is for
+            ever.
+        send_timeout: How long the server may take for what is sent at once, at most 256 KiB, in seconds; None
+            is for ever.
+        post_handshake_auth: Let a server of TLS 1.3 ask for our certificate after the handshake.
+        keylog: Where the secrets go: a function that is called with each line and the stream, the path of a
+            file, or True for the file that ``SSLKEYLOGFILE`` names.
+        trace: What is told of each message: a `HandshakeTrace`, the class for a new one at
+            `TLSStream.trace`, a function that is called with each line and the stream, or True for lines on
+            the standard error.
+        renegotiation_limit: How often a server of TLS 1.2 may renegotiate within `renegotiation_window`; by
+            default what `trio_tlsnode.defaults` says.
+        renegotiation_window: A time in seconds.
         https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
             and Node do; data may have been cut off.
     """
@@ -114,6 +136,13 @@ class ClientStreamOptions(TypedDict, total=False):
     psk: ClientPSKCallback | None
     handshake_timeout: float
     close_timeout: float
+    idle_timeout: float | None
+    send_timeout: float | None
+    post_handshake_auth: bool
+    keylog: KeyLog
+    trace: Trace
+    renegotiation_limit: int | None
+    renegotiation_window: float | None
     https_compatible: bool
 
 
@@ -134,9 +163,11 @@ def client_parts(
     timeouts = Timeouts(
         rest.pop("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT),
         rest.pop("close_timeout", DEFAULT_CLOSE_TIMEOUT),
+        rest.pop("idle_timeout", None),
+        rest.pop("send_timeout", None),
     )
     confirm = check_flag("confirm", rest.pop("confirm", False))
-    return Engine(context, host=host, **rest), timeouts, confirm
+    return Engine(context, host=host, clock=trio.current_time, **rest), timeouts, confirm
 
 
 class _Exclusive:
@@ -242,11 +273,17 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     @classmethod
     def _of_client(
-        cls, transport: trio.abc.Stream, engine: Engine, timeouts: Timeouts, confirm: bool
+        cls,
+        transport: trio.abc.Stream,
+        engine: Engine,
+        timeouts: Timeouts,
+        confirm: bool,
+        sessions: PeerSessions | None,
     ) -> TLSStream:
         """Return a client's stream whose engine is made already, as `client_parts` does."""
         stream = cls.__new__(cls)
         stream._set_up(transport, engine, timeouts, confirm)  # noqa: SLF001 - its own
+        stream._peer_sessions = sessions  # noqa: SLF001 - its own
         return stream
 
     @classmethod
@@ -290,8 +327,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._failure: ConnectionFailed | None = None
         self._send_failure: ConnectionFailed | None = None
         self._receiving = _Exclusive("receiving on")
+        self._renegotiating = _Exclusive("renegotiating on")
+        # When something has passed last, if there is an idle time-out.
+        self._last_activity = 0.0
+        # Until when the peer must have taken what is unsent, if there is a time-out.
+        self._send_deadline = math.inf
         self._sending = _Exclusive("sending on")
         self._session_iterators: list[SessionIterator] = []
+        self._peer_sessions: PeerSessions | None = None
         # Whether a task is in the middle of some data.
         self._sending_data = False
         self._closed = False
@@ -384,6 +427,73 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._engine.tell_sessions(iterator.add)
             self._session_iterators.append(iterator)
         return iterator
+
+    @property
+    def trace(self) -> HandshakeTrace | None:
+        """What is told of the connection's messages, if ``trace=`` was given."""
+        return self._engine.trace
+
+    @property
+    def finished(self) -> bytes | None:
+        """Our latest Finished message (``SSL_get_finished``), or None before it is sent and after closing."""
+        return self._engine.finished(of_peer=False)
+
+    @property
+    def peer_finished(self) -> bytes | None:
+        """The peer's latest Finished message (``SSL_get_peer_finished``), or None likewise."""
+        return self._engine.finished(of_peer=True)
+
+    def export_keying_material(self, length: int, label: str, context: bytes | None = None) -> bytes:
+        """Return keying material that both sides can derive (RFC 5705; RFC 8446, section 7.5).
+
+        Args:
+            length: How much, in bytes.
+            label: What tells it from other material; RFC 5705 has a registry of them.
+            context: What else it depends on; None is not the same as ``b""`` up to TLS 1.2.
+
+        Raises:
+            trio.NeedHandshakeError: the handshake is not done.
+            trio.ClosedResourceError: this stream was closed.
+            ValueError: `length` is less than 1, or `label` is empty.
+            ConnectionFailed: OpenSSL cannot.
+        """
+        self._check_open()
+        return self._engine.export_keying_material(length, label, context)
+
+    def channel_binding(self, kind: ChannelBinding = "tls-exporter") -> bytes:
+        """Return what binds an authentication inside this connection to it.
+
+        Args:
+            kind: "tls-exporter" (RFC 9266), "tls-unique" (RFC 5929; up to TLS 1.2 only) or
+                "tls-server-end-point" (RFC 5929).
+
+        Raises:
+            trio.NeedHandshakeError: the handshake is not done.
+            trio.ClosedResourceError: this stream was closed.
+            ValueError: there is no such kind, or this connection does not have it.
+        """
+        self._check_open()
+        return channel_binding(self._engine, kind)
+
+    def set_max_send_fragment(self, size: int) -> None:
+        """Send records of at most this size from now on (Node's ``setMaxSendFragment``).
+
+        Small records reach the peer's application sooner, as it needs a whole one to decrypt it; each costs
+        some 22 to 29 bytes and some time, so that large data is slower.
+
+        Args:
+            size: The most plaintext in a record, in bytes, 512 to 16384.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"size must be an int. Received {size!r}")
+        if not _SMALLEST_FRAGMENT <= size <= MAX_PLAINTEXT_RECORD:
+            raise ValueError(
+                f"size must be {_SMALLEST_FRAGMENT} to {MAX_PLAINTEXT_RECORD} bytes. Received {size}"
+            )
+        self._engine.max_send_fragment = size
 
     def statistics(self) -> StreamStatistics:
         """Return how many bytes have passed so far."""
@@ -506,7 +616,96 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await self._send_last_words(error)
             raise self.fail(error) from error.__cause__
 
+    @trio.lowlevel.enable_ki_protection
+    async def renegotiate(self, *, request_cert: bool = True, reject_unauthorized: bool = True) -> None:
+        """Do another handshake, up to TLS 1.2; `info` is a new value then.
+
+        Other tasks may send and receive meanwhile.  What has arrived before the peer's answer is kept for the
+        next receive.
+
+        Args:
+            request_cert: Server: whether to ask the client for a certificate.
+            reject_unauthorized: Whether to refuse a peer that is not verified.
+
+        Raises:
+            ConfigurationError: TLS 1.3 has none (``ERR_SSL_WRONG_SSL_VERSION``).
+            HandshakeTimeout: it was not done within `handshake_timeout` seconds.
+            ConnectionFailed: it failed, or the connection has failed earlier.
+            trio.BusyResourceError: another task is at it.
+            trio.ClosedResourceError: this stream was closed.
+
+        Cancelling leaves the handshake to go on whenever something is received; who cancels before it is done
+        does not know what was negotiated.
+        """
+        start = partial(
+            self._engine.renegotiate, request_cert=request_cert, reject_unauthorized=reject_unauthorized
+        )
+        await self._shake_hands_again(start)
+
+    @trio.lowlevel.enable_ki_protection
+    async def request_client_certificate(self, *, reject_unauthorized: bool = True) -> None:
+        """Server: ask a client of TLS 1.3 for a certificate after the handshake; `info` is a new value then.
+
+        The client must have said that it may be asked (``post_handshake_auth``).  Other tasks may send and
+        receive meanwhile.
+
+        Args:
+            reject_unauthorized: Whether to refuse a client that is not verified.
+
+        Raises:
+            ConfigurationError: the version is older (``ERR_SSL_WRONG_SSL_VERSION``), or this is a client.
+            ConnectionFailed: the client may not be asked (``ERR_SSL_EXTENSION_NOT_RECEIVED``, and the
+                connection goes on), or it was refused.
+            HandshakeTimeout: it has not answered within `handshake_timeout` seconds.
+            trio.BusyResourceError: another task is at it.
+            trio.ClosedResourceError: this stream was closed.
+
+        Cancelling is as for `renegotiate`.
+        """
+        await self._shake_hands_again(
+            partial(self._engine.request_client_certificate, reject_unauthorized=reject_unauthorized)
+        )
+
+    def disable_renegotiation(self) -> None:
+        """Let the next renegotiation that the peer begins end the connection."""
+        self._engine.disable_renegotiation()
+
+    async def _shake_hands_again(self, start: Callable[[], None]) -> None:
+        with self._renegotiating:
+            if not self._secure:
+                await self.do_handshake()
+            self._check_can_send()
+            start()
+            with trio.CancelScope(deadline=trio.current_time() + self._timeouts.handshake) as scope:
+                await self._flush()
+                await self._drive(self._engine.finish_handshake, flush=True)
+            if scope.cancelled_caught:
+                raise self.handshake_timed_out()
+
     # Data
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """Decrypt data into a buffer as soon as there is any; return how much, 0 once the peer said goodbye.
+
+        Args:
+            buffer: Where to: writable, contiguous and not empty.
+
+        Raises:
+            BufferError, TypeError, ValueError: the buffer is not such a one.
+            ConnectionFailed, trio.BusyResourceError, trio.ClosedResourceError: as for `receive_some`.
+
+        Cancelling loses nothing: the next call goes on.
+        """
+        view = memoryview(buffer)
+        if view.readonly or not view.c_contiguous:
+            raise BufferError("the buffer must be writable and contiguous")
+        if not view.nbytes:
+            raise ValueError("the buffer is empty")
+        with self._receiving:
+            if not self._secure:
+                await self.do_handshake()
+            return await self._drive(partial(self._engine.read_in_place, view))
 
     @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -739,12 +938,26 @@ class TLSStream(trio.abc.HalfCloseableStream):
             return
         with self._filling:
             try:
-                more = await self._link.fill(self._engine.feed_from)
+                if self._timeouts.idle is None or not self._secure:
+                    more = await self._link.fill(self._engine.feed_from)
+                else:
+                    more = await self._fill_unless_idle(self._timeouts.idle)
             except ConnectionLost as error:
                 raise self.fail(error)
             if not more:
                 self._engine.eof = True
             self._fills += 1
+
+    async def _fill_unless_idle(self, timeout: float) -> bool:
+        """Wait for input once, as long as something passes, be it in the other direction."""
+        self._last_activity = trio.current_time()
+        while True:
+            with trio.CancelScope(deadline=self._last_activity + timeout) as scope:
+                more = await self._link.fill(self._engine.feed_from)
+            if not scope.cancelled_caught:
+                return more
+            if trio.current_time() >= self._last_activity + timeout:
+                raise self.fail(IdleTimeout(f"nothing has passed for {timeout:g} seconds", timeout=timeout))
 
     async def _fill_and_flush(self) -> None:
         """Wait for input, and send meanwhile: a peer without room may wait until it is read from."""
@@ -791,6 +1004,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         """Send all that the engine has to say; return whether that meant waiting."""
         waited = False
         self._flush_nowait(hold=hold)
+        if self._unsent and self._timeouts.send is not None:
+            self._send_deadline = trio.current_time() + self._timeouts.send
         while True:
             if self._send_failure is not None:
                 raise self._locate(self._send_failure.again())
@@ -802,7 +1017,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 continue
             with self._sending_out:
                 try:
-                    sent = await self._link.send(self._unsent)
+                    sent = await self._send_in_time(self._unsent)
                 except ConnectionLost as error:
                     raise self._fail_sending(error)
                 except BaseException:
@@ -810,6 +1025,24 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         self._lose_way_out(_interrupted())
                     raise
                 self._unsent = self._unsent[sent:]
+
+    async def _send_in_time(self, data: bytes) -> int:
+        """Wait until the transport has taken some of the data; return how much."""
+        timeout = self._timeouts.send
+        if timeout is None or not self._secure:
+            sent = await self._link.send(data)
+        else:
+            with trio.CancelScope(deadline=self._send_deadline) as scope:
+                sent = await self._link.send(data)
+            if scope.cancelled_caught:
+                raise self.fail(
+                    SendTimeout(
+                        f"the peer has not taken what was sent for {timeout:g} seconds", timeout=timeout
+                    )
+                )
+        if self._timeouts.idle is not None:
+            self._last_activity = trio.current_time()
+        return sent
 
     async def _send_last_words(self, error: ConnectionFailed) -> None:
         """Fail, and send the alert if the transport takes it within `close_timeout` seconds."""
@@ -820,10 +1053,13 @@ class TLSStream(trio.abc.HalfCloseableStream):
     # Failing
 
     def _check_usable(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed")
+        self._check_open()
         if self._failure is not None:
             raise self._locate(self._failure.again())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
 
     def _check_can_send(self) -> None:
         self._check_usable()
@@ -841,6 +1077,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._locate(error)
         if self._failure is None and not isinstance(error, TruncationError):
             self._failure = self._kept(error)
+            if self._peer_sessions is not None:
+                self._peer_sessions.failed(error)
+            if self._engine.trace is not None:
+                self._engine.trace.failed(error, trio.current_time())
         return error
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:

@@ -18,10 +18,14 @@ class Timeouts:
     Attributes:
         handshake: How long the handshake may take.
         close: How long saying goodbye may take.
+        idle: How long nothing may pass while something is waited for; None is for ever.
+        send: How long the peer may take for what is sent at once; None is for ever.
     """
 
     handshake: float = DEFAULT_HANDSHAKE_TIMEOUT
     close: float = DEFAULT_CLOSE_TIMEOUT
+    idle: float | None = None
+    send: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no time-out.
@@ -31,6 +35,9 @@ class Timeouts:
         """
         check_seconds("handshake_timeout", self.handshake)
         check_seconds("close_timeout", self.close)
+        for option, value in (("idle_timeout", self.idle), ("send_timeout", self.send)):
+            if value is not None:
+                check_seconds(option, value)
 
 
 def check_seconds(option: str, value: float) -> float:

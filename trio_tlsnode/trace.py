@@ -8,10 +8,13 @@ memory is bounded, whatever the peer sends.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import itertools
 import math
+import sys
 import unicodedata
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from .alerts import Alert
 from .certificates import Certificate
 from .client_hello import ClientHello
-from .errors import CertificateError, ConfigurationError, TLSError
+from .errors import CertificateError, ConfigurationError, ConfigurationTypeError, TLSError
 from .iana import CIPHER_SUITES, SIGNATURE_SCHEMES, SUPPORTED_GROUPS, VERSIONS, names
 from .info import ConnectionInfo
 
@@ -1364,3 +1367,41 @@ def _pixels(text: str, size: float) -> float:
 
 _ADVANCES: Final = dict.fromkeys("iIjlft.,:;'|!()[]{} -", 0.38) | dict.fromkeys("mwMWABCDGHNOQRSTUV_@%", 0.7)
 """How wide letters are that are narrower or wider than most, in parts of the size."""
+
+
+Trace = HandshakeTrace | type[HandshakeTrace] | Callable[[str, Any], object] | bool | None
+"""``trace``: a `HandshakeTrace`, the class for a new one, a function that is called with each line and the
+stream, or True for lines on the standard error."""
+
+
+def handshake_trace(trace: Trace, engine: weakref.ref[Any]) -> HandshakeTrace:
+    """Return what is told of a connection's messages.
+
+    Args:
+        trace: The option.
+        engine: Whose connection it is.
+
+    Raises:
+        ConfigurationTypeError: it is nothing of that kind.
+    """
+    if isinstance(trace, HandshakeTrace):
+        return trace
+    if trace is HandshakeTrace:
+        return HandshakeTrace()
+    if trace is True:
+        return HandshakeTrace(on_line=_to_standard_error)
+    if not callable(trace):
+        raise ConfigurationTypeError(
+            f"trace must be a HandshakeTrace, the class, a function or a bool. Received {trace!r}",
+            option="trace",
+        )
+    return HandshakeTrace(on_line=functools.partial(_to_function, trace, engine))
+
+
+def _to_standard_error(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _to_function(function: Callable[[str, Any], object], engine: weakref.ref[Any], line: str) -> None:
+    owner = engine()
+    function(line, None if owner is None else owner.stream)

@@ -2,7 +2,7 @@
 
 A server's first step of a handshake takes about half a millisecond of arithmetic.  When the messages of some
 hundred clients arrive together, Trio would run all these steps in one turn of its loop, while established
-connections wait.  One step in each turn takes as long altogether, but everything else has its turn in between.
+connections wait.  One step in each turn takes as long altogether, and lets everything else in between.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ async def running(command: list[str], folder: Path) -> AsyncIterator[trio.Proces
     try:
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
             await process.wait()
             assert process.stdout is not None
@@ -66,6 +67,7 @@ async def load(chromium: str, folder: Path, name: str, port: int, *, accepting: 
             assert process.stdout is not None
             async for data in process.stdout:
                 shown += data
+            await process.wait()
     return shown.decode()
 
 

@@ -23,6 +23,10 @@ connections: weakref.WeakValueDictionary[Any, Connection] = weakref.WeakValueDic
 _STORE_CTX_SSL = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 _CLIENT_STEP = lib.SSL_CB_CONNECT_LOOP
 _READ_TICKET = b"SSLv3/TLS read server session ticket"
+_SERVER_STEP = lib.SSL_CB_ACCEPT_LOOP
+_READ_FINISHED = b"SSLv3/TLS read finished"
+_HANDSHAKE_START = lib.SSL_CB_HANDSHAKE_START
+_HANDSHAKE_DONE = lib.SSL_CB_HANDSHAKE_DONE
 _TLS13 = 0x0304
 # SSL_TLSEXT_ERR_...: cffi's default after an exception, 0, would mean agreement.
 _OK = 0
@@ -193,6 +197,34 @@ def _session(der: bytes) -> Any:
 
 @ffi.callback("void(SSL *, int, int)")  # type: ignore[untyped-decorator]
 def on_info(ssl: Any, where: int, _value: int) -> None:
-    """``SSL_set_info_callback``'s callback: notices session tickets, of which nothing else tells."""
-    if where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
+    """``SSL_set_info_callback``'s callback: notices what nothing else tells.
+
+    A client's session tickets, the begin and the end of each handshake, and in TLS 1.3 the end of a client's
+    answer to being asked for a certificate.
+    """
+    if where == _HANDSHAKE_START:
+        connections[ssl].on_handshake_start()
+    elif where == _HANDSHAKE_DONE:
+        connections[ssl].on_handshake_done()
+    elif where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
         connections[ssl].on_ticket()
+    elif where == _SERVER_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_FINISHED:
+        connections[ssl].on_finished()
+
+
+@ffi.callback("void(SSL *, char *)")  # type: ignore[untyped-decorator]
+def on_keylog(ssl: Any, line: Any) -> None:
+    """``SSL_CTX_set_keylog_callback``'s callback; the other connections of the context have it too."""
+    connection = connections.get(ssl)
+    if connection is not None:
+        connection.on_key(ffi.string(line).decode())
+
+
+@ffi.callback("void(int, int, int, void *, size_t, SSL *, void *)")  # type: ignore[untyped-decorator]
+def on_message(
+    sent: int, version: int, content_type: int, data: Any, length: int, ssl: Any, _arg: Any
+) -> None:
+    """``SSL_CTX_set_msg_callback``'s callback, of connections that are traced."""
+    connection = connections.get(ssl)
+    if connection is not None:
+        connection.on_message(bool(sent), version, content_type, bytes(ffi.buffer(data, length)))

@@ -7,7 +7,10 @@ through.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..diagnosis import DIAGNOSES
 from ..errors import CertificateError, ConnectionFailed
@@ -39,6 +42,10 @@ _TWO_RECORDS = 2 * (5 + 1 + 16)
 # How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
 _LONGEST_FLIGHT = 64 * 1024
 _BOTH_SHUT_DOWN = lib.SSL_SENT_SHUTDOWN | lib.SSL_RECEIVED_SHUTDOWN
+# SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION; the bindings lack it.
+_NO_RESUMPTION_ON_RENEGOTIATION: Final = 1 << 16
+# A hash of SHA-384; older versions have 12 bytes.
+_LONGEST_FINISHED: Final = 64
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
 
@@ -77,6 +84,21 @@ class Negotiated(NamedTuple):
     verified_chain: tuple[bytes, ...]
 
 
+# A context may be another thread's too.
+_tracing = threading.Lock()
+
+
+@contextlib.contextmanager
+def tracing(ssl_ctx: Any) -> Iterator[None]:
+    """Let the ``SSL`` that is made inside be traced: it takes the callback over, and keeps it for good."""
+    with _tracing:
+        lib.SSL_CTX_set_msg_callback(ssl_ctx, callbacks.on_message)
+        try:
+            yield
+        finally:
+            lib.SSL_CTX_set_msg_callback(ssl_ctx, NULL)
+
+
 class Connection:
     """One connection's ``SSL`` and its two memory BIOs.
 
@@ -89,6 +111,9 @@ class Connection:
         peer_closed: Whether the peer's close_notify has been read.
         early: What was fed before there is an ``SSL``, or after it was released.
         flight: What the peer has sent since the first byte, as long as somebody wants to know; else None.
+        traced: Whether `on_message` is called with all that passes; to be set before `open`.
+        logs_keys: Whether `on_key` is called with the secrets; to be set before `open`.
+        max_send_fragment: The most plaintext in a record, in bytes.
         ticket_arrived: Whether a session ticket has been read, once `watch_tickets` was called.
         ciphertext_received: What was fed so far, in bytes.
         ciphertext_sent: What was drained so far, in bytes.
@@ -115,6 +140,8 @@ class Connection:
         "ciphertext_sent",
         "early",
         "flight",
+        "logs_keys",
+        "max_send_fragment",
         "ocsp_staple",
         "peer_closed",
         "plaintext_received",
@@ -122,6 +149,7 @@ class Connection:
         "refusal",
         "stops_at_certificate",
         "ticket_arrived",
+        "traced",
         "verification",
     )
 
@@ -152,6 +180,9 @@ class Connection:
         self.early = bytearray()
         self.flight: bytearray | None = None
         self.ticket_arrived = False
+        self.traced = False
+        self.logs_keys = False
+        self.max_send_fragment = MAX_PLAINTEXT_RECORD
         self.ciphertext_received = 0
         self.ciphertext_sent = 0
         self.plaintext_received = 0
@@ -180,7 +211,12 @@ class Connection:
             presents: The context with the certificates that a server presents, if it is another one: the
                 tickets are those of `ssl_ctx`, and so are all options.
         """
-        ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
+        with tracing(ssl_ctx.pointer) if self.traced else contextlib.nullcontext():
+            ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
+        if self.logs_keys:
+            for context in (ssl_ctx, presents):
+                if context is not None:
+                    lib.SSL_CTX_set_keylog_callback(context.pointer, callbacks.on_keylog)
         self._ssl = ssl
         self._ssl_ctx = ssl_ctx
         self._rbio = lib.BIO_new(_MEMORY)
@@ -242,9 +278,116 @@ class Connection:
         lib.i2d_SSL_SESSION(pointer, ffi.new("unsigned char **", destination))
         return bytes(ffi.buffer(destination, length))
 
+    def watch_handshakes(self) -> None:
+        """Let `on_handshake_start`, `on_handshake_done` and `on_finished` be called from now on."""
+        lib.SSL_set_info_callback(self._ssl, callbacks.on_info)
+
     def on_ticket(self) -> None:
         """Take note of a session ticket that has just been read."""
         self.ticket_arrived = True
+
+    def on_handshake_start(self) -> None:
+        """Take note that a handshake begins."""
+
+    def on_handshake_done(self) -> None:
+        """Take note that a handshake is done."""
+
+    def on_finished(self) -> None:
+        """Take note that a server has read a client's Finished."""
+
+    def on_key(self, line: str) -> None:
+        """Take a line of the key log.
+
+        Args:
+            line: The line, without its end.
+        """
+
+    def on_message(self, sent: bool, version: int, content_type: int, data: bytes) -> None:
+        """Take what OpenSSL's message callback is given.
+
+        Args:
+            sent: Whether it leaves.
+            version: The protocol version, as a number.
+            content_type: Of what kind it is; 256 is a record's header.
+            data: The bytes.
+        """
+
+    # After the handshake
+
+    def export(self, length: int, label: bytes, context: bytes | None) -> bytes:
+        """Return keying material (``SSL_export_keying_material``).
+
+        Args:
+            length: How much, in bytes.
+            label: What tells it from other material.
+            context: What else it depends on; None is not the same as nothing up to TLS 1.2.
+
+        Raises:
+            ConnectionFailed: OpenSSL cannot.
+        """
+        out = ffi.new("unsigned char[]", length)
+        data = NULL if context is None else context
+        size = 0 if context is None else len(context)
+        done = lib.SSL_export_keying_material(
+            self._ssl, out, length, label, len(label), data, size, context is not None
+        )
+        if done != 1:
+            raise error_queue.connection_error()
+        return bytes(ffi.buffer(out, length))
+
+    def finished_message(self, *, of_peer: bool) -> bytes:
+        """Return the latest Finished message, without its header.
+
+        Args:
+            of_peer: The peer's, or our own.
+        """
+        if self._ssl is None:
+            return b""
+        get = lib.SSL_get_peer_finished if of_peer else lib.SSL_get_finished
+        out = ffi.new("unsigned char[]", _LONGEST_FINISHED)
+        return bytes(ffi.buffer(out, get(self._ssl, out, _LONGEST_FINISHED)))
+
+    @property
+    def has_extended_master_secret(self) -> bool:
+        """Whether the keys of TLS 1.2 depend on the whole handshake (RFC 7627)."""
+        return bool(lib.SSL_get_extms_support(self._ssl) == 1)
+
+    def demand(self, verify_mode: int) -> None:
+        """Set what the next handshake demands of the peer.
+
+        Args:
+            verify_mode: OpenSSL's bits for whether the peer must be verified.
+        """
+        lib.SSL_set_verify(self._ssl, verify_mode, callbacks.on_verify)
+
+    def start_renegotiation(self) -> None:
+        """Begin another handshake; what is to be sent is pending.
+
+        Raises:
+            ConnectionFailed: OpenSSL cannot.
+        """
+        # Otherwise the session would be resumed, and nobody asked for a certificate.
+        lib.SSL_set_options(self._ssl, _NO_RESUMPTION_ON_RENEGOTIATION)
+        if lib.SSL_renegotiate(self._ssl) != 1:
+            raise error_queue.connection_error()
+        lib.SSL_do_handshake(self._ssl)
+        error_queue.drain()
+
+    def start_post_handshake_auth(self) -> None:
+        """Ask a client of TLS 1.3 for a certificate; what is to be sent is pending.
+
+        Raises:
+            ConnectionFailed: the client has not said that it may be asked.
+        """
+        self.watch_handshakes()
+        if lib.SSL_verify_client_post_handshake(self._ssl) != 1:
+            raise error_queue.connection_error()
+        lib.SSL_do_handshake(self._ssl)
+        error_queue.drain()
+
+    def allow_post_handshake_auth(self) -> None:
+        """Tell the server of TLS 1.3 that it may ask for our certificate later; before the handshake."""
+        lib.SSL_set_post_handshake_auth(self._ssl, 1)
 
     def release(self) -> None:
         """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
@@ -437,10 +580,11 @@ class Connection:
         ssl = self._ssl
         wbio = self._wbio
         outgoing = buffers.outgoing
+        fragment = self.max_send_fragment
         offset_before, used_before = offset, used
         _ERR_clear_error()
         while offset < length and used <= OUTGOING_SIZE - MAX_CIPHERTEXT_RECORD:
-            count = _SSL_write(ssl, source + offset, min(length - offset, MAX_PLAINTEXT_RECORD))
+            count = _SSL_write(ssl, source + offset, min(length - offset, fragment))
             if count <= 0:
                 raise self._keep_error().again()
             offset += count
@@ -474,6 +618,9 @@ class Connection:
             raise self._error.again()
         result = lib.SSL_do_handshake(self._ssl)
         status = _SSL_get_error(self._ssl, result)
+        if self._error is not None:
+            # A callback that cannot refuse has raised.
+            raise self._error.again()
         if status in (_WANT_READ, _ZERO_RETURN):
             self._all_digested()
             self.peer_closed = self.peer_closed or status == _ZERO_RETURN

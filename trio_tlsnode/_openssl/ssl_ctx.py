@@ -24,6 +24,7 @@ from .suggestions import did_you_mean
 VERIFY_NONE: int = lib.SSL_VERIFY_NONE
 VERIFY_PEER: int = lib.SSL_VERIFY_PEER
 VERIFY_REQUIRED: int = lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+VERIFY_POST_HANDSHAKE: int = lib.SSL_VERIFY_POST_HANDSHAKE
 
 VERSIONS = {
     "TLSv1": lib.TLS1_VERSION,
@@ -50,6 +51,8 @@ def _refused(error: SSL.Error | crypto.Error, reason: str, option: str) -> Confi
     return ConfigurationError(f"{reason}{detail}", code=code, option=option)
 
 
+# SSL_OP_ALLOW_CLIENT_RENEGOTIATION; the bindings lack it.
+_ALLOW_CLIENT_RENEGOTIATION: Final = 1 << 8
 # A handshake's, with a HelloRetryRequest.
 _MOST_FLIGHTS: Final = 4
 
@@ -59,7 +62,10 @@ class SSLContext:
 
     Attributes:
         pointer: The ``SSL_CTX *``, kept alive by this object.
+        session_id_context: What its sessions are tied to.
     """
+
+    session_id_context = b""
 
     def __init__(
         self, *, server_side: bool, verify_mode: int, options: int = 0, honor_cipher_order: bool = True
@@ -70,8 +76,10 @@ class SSLContext:
         # Partial writes would hand back the loop over records that write_from does anyway.
         lib.SSL_CTX_clear_mode(ctx, lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
         lib.SSL_CTX_set_mode(ctx, lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | lib.SSL_MODE_RELEASE_BUFFERS)
-        options |= lib.SSL_OP_NO_COMPRESSION | lib.SSL_OP_NO_RENEGOTIATION
+        options |= lib.SSL_OP_NO_COMPRESSION
         if server_side:
+            # Their number is limited, on clients too.
+            options |= _ALLOW_CLIENT_RENEGOTIATION
             if honor_cipher_order:
                 options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
             lib.SSL_CTX_set_alpn_select_cb(ctx, callbacks.on_alpn_select, NULL)
@@ -231,6 +239,18 @@ class SSLContext:
             connection.release()
         return None
 
+    def first_flight(self) -> bytes:
+        """Return what a client sends first; nothing if it cannot begin."""
+        connection = Connection()
+        connection.open(self, server_side=False)
+        try:
+            connection.step_handshake()
+            return bytes(buffers.outgoing_view[: connection.drain_into(0)])
+        except ConnectionFailed:
+            return b""
+        finally:
+            connection.release()
+
     def use_certified_key(self, certified_key: CertifiedKey) -> None:
         """Present a certificate, proved by its private key.
 
@@ -359,6 +379,7 @@ class SSLContext:
 
     def set_session_id_context(self, value: bytes) -> None:
         """Let sessions resume only where this value is the same: at most 32 bytes."""
+        self.session_id_context = value
         self._context.set_session_id(value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..certificates import Certificate
@@ -154,22 +154,41 @@ class PeerVerification:
         lib.X509_STORE_CTX_set_error(store_ctx, lib.X509_V_ERR_HOSTNAME_MISMATCH)
         return False
 
-    def without_handshake(self, certificate: Certificate | None, result: int) -> CertificateError | None:
+    def without_handshake(self, chain: Sequence[Certificate], result: int) -> CertificateError | None:
         """Return the verdict on a peer that presented nothing: it resumed a session, or has a pre-shared key.
 
         Args:
-            certificate: What it presented when the session was made, or None.
+            chain: What it presented when the session was made, as far as that is known, its own first.
             result: What OpenSSL's verification gave then.
         """
-        if certificate is not None:
-            at = dt.datetime.now(dt.UTC) if self._at is None else self._at
-            if result == lib.X509_V_OK and certificate.valid_to < at:
-                result = lib.X509_V_ERR_CERT_HAS_EXPIRED
-            if result != lib.X509_V_OK:
-                self.problems.append(CertificateProblem(name_of(result), text_of(result), 0, certificate))
+        certificate = chain[0] if chain else None
+        if result == lib.X509_V_OK:
+            self.problems += self._out_of_date(chain)
+        elif certificate is not None:
+            self.problems.append(CertificateProblem(name_of(result), text_of(result), 0, certificate))
         if self._asks_for_identity:
             self.identity_error = self._refusal(certificate)
         return self.error()
+
+    def is_current(self, chain: Sequence[Certificate]) -> bool:
+        """Whether certificates are valid at the moment as of which is judged.
+
+        Args:
+            chain: The certificates, the peer's own first.
+        """
+        return not any(self._out_of_date(chain))
+
+    def _out_of_date(self, chain: Sequence[Certificate]) -> Iterator[CertificateProblem]:
+        """Yield a problem for each certificate that is not valid, the peer's own last, as OpenSSL does."""
+        at = dt.datetime.now(dt.UTC) if self._at is None else self._at
+        for depth, certificate in reversed([*enumerate(chain)]):
+            if certificate.valid_to < at:
+                result = lib.X509_V_ERR_CERT_HAS_EXPIRED
+            elif certificate.valid_from > at:
+                result = lib.X509_V_ERR_CERT_NOT_YET_VALID
+            else:
+                continue
+            yield CertificateProblem(name_of(result), text_of(result), depth, certificate)
 
     def is_for_peer(self, certificate: Certificate) -> bool:
         """Whether the identity check would accept a certificate.
