@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 from faults import AUTHORITY, FAULTS, issued_for, judge_and_presenter, meet, only, shown_by
+from staples import BAD_STAPLES, judge_and_stapler, leaf, presenting
 from trio.testing import memory_stream_pair
 
 from trio_tlsnode import Alert, CertificateError, PeerAlert, SecureContext, TLSStream
@@ -62,6 +63,21 @@ def failures() -> Iterator[tuple[str, TLSStream, TLSStream]]:
         TLSStream(left, context, server_side=True, request_cert=True),
         TLSStream(right, SecureContext(ca=AUTHORITY.ca, **only(VERSION)), host="localhost"),
     )
+    for staple in BAD_STAPLES:
+        yield (
+            staple.how,
+            *judge_and_stapler(staple.response, VERSION, issued=staple.issued(), ocsp=staple.ocsp),
+        )
+    left, right = memory_stream_pair()
+    response = AUTHORITY.ocsp_response(leaf())
+    partial = SecureContext(ca=leaf().cert, allow_partial_trust_chain=True, **only(VERSION))
+    yield (
+        "`authority.ocsp_response(issued)` stapled, `ocsp='verify'`, and `ca=` with the certificate itself",
+        TLSStream(left, partial, host="localhost", ocsp="verify"),
+        TLSStream(
+            right, presenting(leaf(), VERSION), server_side=True, ocsp_callback=lambda *_: response
+        ),
+    )
 
 
 async def made() -> dict[str, list[tuple[str, CertificateError, Alert | int]]]:
@@ -78,17 +94,15 @@ async def made() -> dict[str, list[tuple[str, CertificateError, Alert | int]]]:
 def section(code: str, cases: list[tuple[str, CertificateError, Alert | int]]) -> str:
     """Return what the page says of a code that can be made."""
     diagnosis = DIAGNOSES[code]
-    _, error, alert = cases[0]
-    assert all(case[2] == alert for case in cases)
-    assert isinstance(alert, Alert)
+    alerts = dict.fromkeys(Alert(alert) for _, _, alert in cases)
     return "\n".join(
         [
             f"### {code}",
             "",
-            f"- Message: {error.reason}",
+            f"- Message: {_unchanging(cases[0][1].reason)}",
             f"- Cause: {diagnosis.cause}",
             f"- Remedy: {diagnosis.remedy}",
-            f"- The peer is told: `{alert.name}` ({alert.value})",
+            f"- The peer is told: {' or '.join(f'`{alert.name}` ({alert.value})' for alert in alerts)}",
             *(
                 line
                 for how, case, _ in cases

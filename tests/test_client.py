@@ -309,6 +309,14 @@ async def test_name_that_cannot_be_resolved(number: int, code: str) -> None:
 
 
 @pytest.mark.feature("A21")
+async def test_resolver_of_the_application_may_say_why_in_its_own_words() -> None:
+    resolve(error=OSError("not in our book"))
+    with pytest.raises(ConnectError, match="not in our book") as caught:
+        await connect("unknown.example", 443, context=CLIENT)
+    assert (caught.value.code, caught.value.errno) == ("ENOTFOUND", None)
+
+
+@pytest.mark.feature("A21")
 async def test_name_without_an_address_cannot_be_resolved() -> None:
     resolve()
     with pytest.raises(ConnectError) as caught:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from engine_pairs import Outcome, client, identity, node_table, server, shake_hands
+from faults import meet
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import memory_stream_pair
 
 import trio_tlsnode as tls
 from trio_tlsnode import (
@@ -18,11 +20,14 @@ from trio_tlsnode import (
     Engine,
     EphemeralKey,
     PeerAlert,
+    PreSharedKey,
     ProtocolError,
     SecureContext,
+    TLSStream,
 )
 from trio_tlsnode._openssl.ssl_ctx import VERIFY_NONE
 from trio_tlsnode.dh import FFDHE_BITS, DHGroup
+from trio_tlsnode.options import SSL_OP_ALLOW_NO_DHE_KEX
 from trio_tlsnode.server_flight import ephemeral_dh_bits
 from trio_tlsnode.testing import tls_pair
 
@@ -192,6 +197,8 @@ def test_group_of_tls_1_2_alone_is_refused_for_a_client_of_tls_1_3() -> None:
 # Groups that are required
 
 POST_QUANTUM = "X25519MLKEM768"
+# OpenSSL's, since 3.3.
+SSL_OP_PREFER_NO_DHE_KEX = 1 << 35
 ONLY_TLS12: dict[str, Any] = {"min_version": "TLSv1.2", "max_version": "TLSv1.2"}
 
 
@@ -301,6 +308,35 @@ def test_a_session_made_by_another_group_is_not_enough() -> None:
     outcome = shake_hands(client(require_groups="P-256"), answering, session=sessions[-1], **options)
     assert not outcome.info.session_reused
     assert outcome.info.ephemeral_key == EphemeralKey(type="ECDH", name="prime256v1", size=256)
+
+
+@pytest.mark.feature("A11")
+@pytest.mark.feature("G9")
+@pytest.mark.parametrize("by", ["client", "server"])
+async def test_a_pre_shared_key_alone_is_not_enough(by: str) -> None:
+    alone: dict[str, Any] = {"secure_options": SSL_OP_ALLOW_NO_DHE_KEX | SSL_OP_PREFER_NO_DHE_KEX}
+    key = PreSharedKey("somebody", bytes(32))
+
+    def streams(**demand: Any) -> tuple[TLSStream, TLSStream]:
+        left, right = memory_stream_pair()
+        ours = client(**alone, **(demand if by == "client" else {}))
+        theirs = server(**alone, **(demand if by == "server" else {}))
+        return (
+            TLSStream(left, ours, host="localhost", psk=lambda _hint: key),
+            TLSStream(right, theirs, server_side=True, psk=lambda _stream, _identity: key),
+        )
+
+    asking, answering = streams()
+    assert await meet(answering, asking) == (None, None)
+    for stream in (asking, answering):
+        assert stream.info.psk_identity == "somebody"
+        assert stream.info.ephemeral_key is None
+    asking, answering = streams(require_groups="X25519")
+    judge, other = (asking, answering) if by == "client" else (answering, asking)
+    refused, _ = await meet(judge, other)
+    assert type(refused) is ProtocolError
+    assert refused.code == "ERR_SSL_NO_SUITABLE_GROUPS"
+    assert "require_groups is x25519" in str(refused)
 
 
 @pytest.mark.feature("G9")

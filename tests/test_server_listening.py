@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import re
@@ -220,6 +221,91 @@ async def test_port_for_which_permission_is_lacking(server: TLSServer) -> None:
     with pytest.raises(ConnectError) as caught:
         await server.serve(443, "127.0.0.1")
     assert (caught.value.code, caught.value.errno) == ("EACCES", errno.EACCES)
+
+
+class TwoAddresses(Resolver):
+    """Resolves every name to two addresses."""
+
+    async def getaddrinfo(self, *arguments: Any, **_options: Any) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, arguments[1]))
+            for address in ("192.0.2.1", "192.0.2.2")
+        ]
+
+
+class Kernel(trio.abc.SocketFactory):
+    """Chooses port 1, then 2, and so on; some are taken at the second address."""
+
+    def __init__(self, taken: Callable[[int], bool]) -> None:
+        self.taken = taken
+        self.chosen = itertools.count(1)
+        self.open: set[Listening] = set()
+
+    def socket(self, *_arguments: Any) -> trio.socket.SocketType:
+        sock = Listening(self)
+        self.open.add(sock)
+        return sock
+
+
+class Listening(trio.socket.SocketType):
+    type = socket.SOCK_STREAM
+    family = socket.AF_INET
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._name = ("0.0.0.0", 0)
+
+    def setsockopt(self, *_arguments: Any) -> None:
+        pass
+
+    def getsockopt(self, *_arguments: Any) -> Any:
+        return 1
+
+    async def bind(self, address: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        host, port = address
+        if host == "192.0.2.2" and port and self._kernel.taken(port):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        self._name = (host, port or next(self._kernel.chosen))
+
+    def listen(self, backlog: int = 0) -> None:
+        pass
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._name
+
+    async def accept(self) -> Any:
+        await trio.sleep_forever()
+
+    def close(self) -> None:
+        self._kernel.open.discard(self)
+
+
+@pytest.mark.feature("B2")
+async def test_kernel_chooses_again_if_its_port_is_taken_on_another_address(
+    server: TLSServer, nursery: trio.Nursery
+) -> None:
+    trio.socket.set_custom_hostname_resolver(TwoAddresses(0))
+    kernel = Kernel(taken=lambda port: port < 5)
+    trio.socket.set_custom_socket_factory(kernel)
+    await nursery.start(server.serve, 0, "two.example")
+    assert [(address.host, address.port) for address in server.addresses] == [
+        ("192.0.2.1", 5),
+        ("192.0.2.2", 5),
+    ]
+    assert len(kernel.open) == 2
+
+
+@pytest.mark.feature("B2")
+async def test_no_port_is_free_on_all_addresses(server: TLSServer) -> None:
+    trio.socket.set_custom_hostname_resolver(TwoAddresses(0))
+    kernel = Kernel(taken=lambda _port: True)
+    trio.socket.set_custom_socket_factory(kernel)
+    with pytest.raises(ConnectError) as caught:
+        await server.serve(0, "two.example")
+    assert caught.value.code == "EADDRINUSE"
+    assert not kernel.open
 
 
 @pytest.mark.feature("B2")

@@ -23,7 +23,8 @@ def connect_error(error: OSError, host: str, port: int | None) -> ConnectError:
             f"the name cannot be resolved ({error.strerror})", code=code, host=host, port=port
         )
     if not error.errno:
-        return ConnectError(str(error), code="ECONNREFUSED", host=host, port=port)
+        # Not the system's, but a resolver's of the application.
+        return ConnectError(str(error), code="ENOTFOUND", host=host, port=port)
     # Trio puts the address into the text, where a ConnectError has it already.
     reason = os.strerror(error.errno)
     return ConnectError(reason, code=errno.errorcode.get(error.errno, "ECONNREFUSED"), host=host, port=port)

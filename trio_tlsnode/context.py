@@ -96,6 +96,7 @@ class _Role(NamedTuple):
     psk: PSKRole | None
     ocsp: str
     resumable: bool
+    max_early_data: int
 
 
 class IssuedBy(NamedTuple):
@@ -244,6 +245,8 @@ class _Settings:
         )
         if role.psk is not None:
             ctx.use_pre_shared_keys(role.psk, parse_ciphers(self.ciphers), server_side=server_side)
+        if role.max_early_data:
+            ctx.accept_early_data(role.max_early_data)
         if not role.resumable:
             ctx.forget_sessions()
         return ctx
@@ -557,6 +560,7 @@ class SecureContext:
         psk: PSKRole | None = None,
         ocsp: str = "",
         resumable: bool = True,
+        max_early_data: int = 0,
     ) -> SSLContext:
         """Return the ``SSL_CTX`` for a role, made when the role is first taken.
 
@@ -569,8 +573,9 @@ class SecureContext:
             psk: What connections with pre-shared keys need; None allows none.
             ocsp: How a client judges OCSP responses: what was not judged resumes only where it need not be.
             resumable: Servers: whether sessions can be resumed, and are given to clients to be.
+            max_early_data: Servers: how much early data a session allows, in bytes.
         """
-        role = _Role(server_side, verify_mode, psk, ocsp, resumable)
+        role = _Role(server_side, verify_mode, psk, ocsp, resumable, max_early_data)
         ctx = self._ssl_ctxs.get(role)
         if ctx is None:
             ctx = self._ssl_ctxs[role] = self._settings.build(role)

@@ -144,7 +144,7 @@ class Dialer:
             if family in (socket.AF_UNSPEC, target[0])
         ]
         if not found:
-            raise socket.gaierror(socket.EAI_NONAME, "no address of this family is known")
+            raise socket.gaierror(socket.EAI_NONAME, "no address was found")
         first = [target for target in found if target[0] == found[0][0]]
         others = [target for target in found if target[0] != found[0][0]]
         pairs = itertools.zip_longest(first, others)

@@ -53,7 +53,6 @@ from .errors import (
     IdentityError,
     NeedHandshakeError,
     NotTLS,
-    PeerAlert,
     ProtocolError,
     TruncationError,
 )
@@ -62,7 +61,7 @@ from .info import ConnectionInfo, EphemeralKey
 from .keylog import KeyLog, key_log_sink
 from .ocsp import UNREADABLE_RESPONSE, OCSPMode, ocsp_problem
 from .psk import PreSharedKey, PSKRole, psk_identity, psk_session
-from .server_flight import ephemeral_dh_bits, uses_dhe
+from .server_flight import accepts_early_data, ephemeral_dh_bits, uses_dhe
 from .sessions import PeerChains, Session
 from .signature_algorithms import shared_signature_algorithms
 from .timeouts import check_seconds
@@ -93,10 +92,15 @@ FindPSK = Callable[["TLSStream", bytes], PreSharedKey | None]
 _DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).
 DEFAULT_MIN_DH_SIZE: Final = 1024
+# What OpenSSL says of a stapled response in which it can read nothing.
+_UNREADABLE_STAPLE: Final = "ERR_SSL_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE"
 # OpenSSL's TLSEXT_MAXLEN_host_name.
 _MAX_SNI: Final = 255
 # Decrypted while a handshake that we have asked for is waited for, in bytes.
 _MOST_BACKLOG: Final = 1024 * 1024
+# What OpenSSL's message callback calls a handshake message, and RFC 8446 the server's second.
+_HANDSHAKE: Final = 22
+_ENCRYPTED_EXTENSIONS: Final = 8
 # Enough to tell what a peer speaks that does not speak TLS.
 _FIRST_BYTES: Final = 64
 _HANDSHAKE_RECORD: Final = b"\x16"
@@ -136,6 +140,9 @@ class Engine(Connection):
         session: Client: a session to resume, from `session` or `on_session` of an earlier connection.  Where
             it cannot be used, or was made under another trust, the handshake is a full one.
         on_session: Client: called with each session that can be resumed later.  It may not be async.
+        early_data: Client: what is sent together with the ClientHello, if the session that is offered allows
+            it; `ConnectionInfo.early_data_accepted` tells what became of it.  Whoever records it can send it
+            again, and a server may not notice.
         post_handshake_auth: Client: let a server of TLS 1.3 ask for our certificate after the handshake.
         keylog: Where the secrets go: a function that is called with each line and the stream, the path of a
             file, or True for the file that ``SSLKEYLOGFILE`` names.
@@ -172,6 +179,8 @@ class Engine(Connection):
         "_backlog",
         "_check_identity",
         "_clock",
+        "_early_data",
+        "_early_data_accepted",
         "_find_psk",
         "_held",
         "_identity",
@@ -192,8 +201,9 @@ class Engine(Connection):
         "_renegotiation_limit",
         "_renegotiation_window",
         "_renegotiations",
-        "_requesting",
         "_request_cert",
+        "_requesting",
+        "_resumable",
         "_session_listeners",
         "_staple_judges",
         "_stream",
@@ -224,6 +234,7 @@ class Engine(Connection):
         psk: ClientPSKCallback | None = None,
         session: bytes | bytearray | memoryview | None = None,
         on_session: SessionCallback | None = None,
+        early_data: bytes | bytearray | memoryview | None = None,
         post_handshake_auth: bool = False,
         keylog: KeyLog = None,
         trace: Trace = None,
@@ -260,7 +271,8 @@ class Engine(Connection):
         self._keylog = key_log_sink(keylog)
         self.logs_keys = self._keylog is not None
         self.trace = None if trace is None or trace is False else self._traced(trace)
-        self.traced = self.trace is not None
+        self.traced = self.trace is not None or early_data is not None
+        self._early_data_accepted: bool | None = None
         self._renegotiation_limit = check_limit(
             "renegotiation_limit",
             defaults.renegotiation_limit if renegotiation_limit is None else renegotiation_limit,
@@ -272,6 +284,7 @@ class Engine(Connection):
         # When the peer has renegotiated, as far as that counts.
         self._renegotiations: deque[float] | None = None
         # A handshake that is not the first: asked for by us, and going on.
+        self._early_data: bytes | None = None
         self._asked = False
         self._renegotiating = False
         self._requesting = False
@@ -279,6 +292,7 @@ class Engine(Connection):
         self._backlog = b""
         self._stream: weakref.ref[TLSStream] | None = None
         self._session_listeners: list[SessionCallback] = []
+        self._resumable = True
         self._find_psk: FindPSK | None = None
         self._psk_choice: PreSharedKey | None = None
         self._ocsp_problem: CertificateProblem | None = None
@@ -320,6 +334,7 @@ class Engine(Connection):
         self._offered_chains: PeerChains | None = None
         if session is not None:
             self.offer(bytes(session) if isinstance(session, (bytearray, memoryview)) else session)
+        self._early_data = None if early_data is None else bytes(memoryview(early_data))
         if on_session is not None:
             check_callable("on_session", on_session)
             self.tell_sessions(partial(self._call, "on_session", on_session))
@@ -446,7 +461,9 @@ class Engine(Connection):
         In TLS 1.3 a client has none before the server's first ticket has been read.  A server's is only good
         to be looked at.  None once the connection is closed, or has failed by a fatal alert.
         """
-        if self.info is None or self._error is not None or self._ocsp_problem is not None:
+        if self.info is None or self._error is not None or not self._resumable:
+            return None
+        if self._ocsp_problem is not None:
             # A session does not hold the verdict on a staple: resumed, it would pass for verified.
             return None
         session = self.current_session()
@@ -579,6 +596,7 @@ class Engine(Connection):
         ocsp_staple: bytes | None = None,
         tickets_of: SecureContext | None = None,
         resumable: bool = True,
+        max_early_data: int = 0,
         psk: PreSharedKey | None = None,
         psk_role: PSKRole | None = None,
         find_psk: FindPSK | None = None,
@@ -593,6 +611,7 @@ class Engine(Connection):
             ocsp_staple: The OCSP response to present with the certificate, DER.
             tickets_of: Whose ticket keys to use, if not `context`'s; it may differ in credentials alone.
             resumable: Whether a session may be resumed, and made for it.
+            max_early_data: How much early data to accept, in bytes.
             psk: The pre-shared key for one of the identities in the hello.
             psk_role: What connections that may use pre-shared keys need; None allows none.
             find_psk: Finds the key of a client of TLS 1.2, which names its identity later.
@@ -607,14 +626,21 @@ class Engine(Connection):
         self.verification = self._new_verification()
         verify_mode = verify_mode_for(self._request_cert, self._reject_unauthorized)
         self.ocsp_staple = ocsp_staple
+        self._resumable = resumable
         self._psk_choice = psk
         self._find_psk = find_psk
+        if max_early_data and self.client_hello is not None and self.client_hello.early_data:
+            self.early_data_left = b""
         self.early[:0] = self._reader.received
         self._reader = None
 
         def ssl_ctx(context: SecureContext) -> SSLContext:
             return context.ssl_ctx(
-                server_side=True, verify_mode=verify_mode, psk=psk_role, resumable=resumable
+                server_side=True,
+                verify_mode=verify_mode,
+                psk=psk_role,
+                resumable=resumable,
+                max_early_data=max_early_data,
             )
 
         if tickets_of is None:
@@ -676,7 +702,7 @@ class Engine(Connection):
         # Who keeps an error keeps this object, and the peer chose how much this is.
         self.early, self.flight, self._malformed = bytearray(), None, None
         self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = None
-        self._ocsp_problem = None
+        self.ocsp_staple = None
         self._session_listeners.clear()
         self._backlog = b""
         if self._reader is not None:
@@ -703,6 +729,8 @@ class Engine(Connection):
             if protocol is None and self._alpn_protocols and hello.alpn_protocols:
                 self.refuse(no_application_protocol(), Alert.no_application_protocol)
             self.choose(self.context, alpn_protocol=protocol)
+        if self._early_data is not None:
+            self._send_early_data(self._early_data)
         try:
             done = self.step_handshake()
         except ProtocolError as error:
@@ -724,12 +752,7 @@ class Engine(Connection):
 
     def _keep_error(self) -> ConnectionFailed:
         error = super()._keep_error()
-        if (
-            not self.server_side
-            and isinstance(error, PeerAlert)
-            and error.alert is Alert.bad_certificate_status_response
-        ):
-            # No server says this: OpenSSL does, to one whose staple is no OCSP response at all.
+        if isinstance(error, ProtocolError) and error.code == _UNREADABLE_STAPLE:
             error = self._error = certificate_error([UNREADABLE_RESPONSE], peer="server")
         return error
 
@@ -852,6 +875,9 @@ class Engine(Connection):
             content_type: Of what kind it is; 256 is a record's header.
             data: The bytes.
         """
+        if content_type == _HANDSHAKE and not sent and data[0] == _ENCRYPTED_EXTENSIONS:
+            # Nothing else tells.
+            self._early_data_accepted = self._early_data_accepted is not None and accepts_early_data(data)
         if self.trace is not None:
             self._tell("trace", self.trace.record, sent, version, content_type, data, self._clock())
 
@@ -872,6 +898,17 @@ class Engine(Connection):
         if self.client_hello is None or name == self.client_hello.server_name:
             return None
         return ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
+
+    def _send_early_data(self, data: bytes) -> None:
+        """Let early data be sent with the ClientHello, if the session that is offered is for it."""
+        self._early_data = None
+        session = self._offered
+        if session is None or not 0 < len(data) <= session.max_early_data:
+            return
+        # OpenSSL would fail where the session was for a protocol that is not offered.
+        if session.alpn_protocol is None or session.alpn_protocol in self._alpn_protocols:
+            self.early_data_left = data
+            self._early_data_accepted = False
 
     def _too_few_to_name(self, received: bytes) -> bool:
         """Whether more bytes may tell better what it is that is no TLS."""
@@ -947,7 +984,15 @@ class Engine(Connection):
             peer_certificate_chain=chain,
             verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
             ocsp_response=None if self.server_side else self.stapled_response(),
+            early_data_accepted=self._accepted_early_data(),
         )
+
+    def _accepted_early_data(self) -> bool | None:
+        if not self.server_side:
+            return self._early_data_accepted
+        if self.client_hello is None or not self.client_hello.early_data:
+            return None
+        return bool(self.early_data)
 
     def _shared_signature_algorithms(self, protocol: str) -> tuple[str, ...]:
         if self.client_hello is None:
@@ -998,9 +1043,7 @@ class Engine(Connection):
         error = verification.error()
         if self._ocsp_problem is None:
             return error
-        refusal = certificate_error(
-            [self._ocsp_problem], peer="server", at=self.context.verification_time
-        )
+        refusal = certificate_error([self._ocsp_problem], peer="server", at=self.context.verification_time)
         if error is None:
             return refusal
         # It is named after what it would have been refused for first.

@@ -75,6 +75,7 @@ class ConnectionInfo:
         peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it.
         peer_certificate_chain: The certificates that the peer sent, its own first.
         verified_chain: The chain from the peer's certificate to a trusted one; empty if there is none.
+        early_data_accepted: Whether early data was accepted; None where none was sent.
         ocsp_response: On a client: the OCSP response that the server has stapled, DER, or None.
     """
 
@@ -93,6 +94,7 @@ class ConnectionInfo:
     peer_certificate_chain: tuple[Certificate, ...]
     verified_chain: tuple[Certificate, ...]
     ocsp_response: bytes | None
+    early_data_accepted: bool | None
 
     def _repr_html_(self) -> str:
         return _table(self)

@@ -68,6 +68,13 @@ async def open_unix_listener(path: str | bytes) -> trio.SocketListener:
     Raises:
         ConnectError: the path is taken, by a live server or another file, or cannot be used.
     """
+    try:
+        return await _at_path(path)
+    except OSError as error:
+        raise connect_error(error, os.fsdecode(path), None) from error
+
+
+async def _at_path(path: str | bytes) -> trio.SocketListener:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -78,9 +85,6 @@ async def open_unix_listener(path: str | bytes) -> trio.SocketListener:
             os.unlink(path)
             await sock.bind(path)
         sock.listen(_UNIX_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise connect_error(error, os.fsdecode(path), None) from error
     except BaseException:
         sock.close()
         raise

@@ -28,6 +28,7 @@ from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, 
 from .certificates import Certificate
 from .context import SecureContext, check_flag
 from .context_table import ContextTable
+from .defaults import check_limit
 from .engine import Engine, optional_callable, require_psk_suite, verify_mode_for
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
 from .keylog import KeyLog, key_log_sink
@@ -57,6 +58,8 @@ OCSPCallback = Callable[[Certificate, Certificate | None], "bytes | Awaitable[by
 an OCSP response in DER, or None."""
 
 _TLS13 = 0x0304
+# What OpenSSL takes at most, whatever it has promised.
+_MOST_EARLY_DATA = 16384
 # So many identities of a client are looked for: it may name some thousand, each of which may be a query.
 _MOST_IDENTITIES = 8
 
@@ -108,6 +111,10 @@ class ServerOptions(TypedDict, total=False):
             ever.
         send_timeout: How long a client may take for what is sent at once, at most 256 KiB, in seconds; None
             is for ever.
+        max_early_data: How many bytes a client that resumes a session of TLS 1.3 may send before the
+            handshake is done, 0 to 16384; 0, the default, is none.  `TLSStream.early_data` has them.  OpenSSL
+            then keeps the sessions in the process and lets each resume once, so that recorded data is refused
+            when it is sent again; several processes do not know of one another.
         keylog: Where the secrets of the connections go: a function that is called with each line and the
             stream, the path of a file, or True for the file that ``SSLKEYLOGFILE`` names.
         trace: What is told of each message: a function that is called with each line and the stream, True for
@@ -134,6 +141,7 @@ class ServerOptions(TypedDict, total=False):
     close_timeout: float
     idle_timeout: float | None
     send_timeout: float | None
+    max_early_data: int
     keylog: KeyLog
     trace: Trace
     renegotiation_limit: int | None
@@ -240,6 +248,7 @@ class ServerPolicy:
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         idle_timeout: float | None = None,
         send_timeout: float | None = None,
+        max_early_data: int = 0,
         keylog: KeyLog = None,
         trace: Trace = None,
         renegotiation_limit: int | None = None,
@@ -275,6 +284,7 @@ class ServerPolicy:
                 code="ERR_TLS_ALPN_CALLBACK_WITH_PROTOCOLS",
                 option="alpn_callback",
             )
+        self._max_early_data = _early_data_limit(max_early_data)
         self._ocsp_callback = optional_callable("ocsp_callback", ocsp_callback)
         self._resume = optional_callable("resume", resume)
         self.on_new_session = optional_callable("on_new_session", on_new_session)
@@ -305,7 +315,17 @@ class ServerPolicy:
                     option="context",
                 )
             require_psk_suite(context)
+        # Made now, what is forked afterwards shares its ticket keys.
+        self._ssl_ctx(context)
         return context
+
+    def _ssl_ctx(self, context: SecureContext) -> None:
+        """Make the ``SSL_CTX`` that connections use, but for those with pre-shared keys of TLS 1.3."""
+        context.ssl_ctx(
+            server_side=True,
+            verify_mode=verify_mode_for(self.request_cert, self.reject_unauthorized),
+            psk=None if self._psk is None else PSKRole(None, self._psk_identity_hint),
+        )
 
     def new_engine(self) -> Engine:
         """Return the engine of a new connection."""
@@ -354,6 +374,7 @@ class ServerPolicy:
             context,
             tickets_of=tickets_of,
             resumable=resumable,
+            max_early_data=self._max_early_data,
             alpn_protocol=protocol,
             request_cert=self.request_cert,
             reject_unauthorized=self.reject_unauthorized,
@@ -466,19 +487,19 @@ class ServerPolicy:
         self, context: SecureContext, hello: ClientHello, psk: PSKRole | None
     ) -> tuple[SecureContext, SecureContext | None]:
         """Return the context to use, and the one that can open the client's ticket if that is another."""
-        now = trio.current_time()
         generations = self._generations.get(context)
         if generations is None:
             if self._ticket_rotation is None:
                 return context, None
-            generations = self._generations[context] = TicketGenerations(
-                context, rotation=self._ticket_rotation, now=now
-            )
-        generations.advance(now)
+            generations = self._generations[context] = self._new_generations(context)
+        current = generations.advance(context, trio.current_time())
         opener = generations.opener(
             hello, verify_mode=verify_mode_for(self.request_cert, self.reject_unauthorized), psk=psk
         )
-        return generations.current, opener
+        return current, opener
+
+    def _new_generations(self, context: SecureContext) -> TicketGenerations:
+        return TicketGenerations(context, rotation=self._ticket_rotation)
 
     def replace_context(self, context: SecureContext) -> None:
         """Use another default context for new connections, and go on to honour the tickets of the old one.
@@ -486,14 +507,10 @@ class ServerPolicy:
         Args:
             context: The new one.
         """
-        now = trio.current_time()
-        rotation = self._ticket_rotation
-        predecessor = self._generations.get(self.context) or TicketGenerations(
-            self.context, rotation=rotation, now=now
-        )
-        successor = TicketGenerations(context, rotation=rotation, now=now)
-        successor.succeed(predecessor, now)
-        self._generations[context] = successor
+        if context is self.context:
+            return
+        successor = self._generations.setdefault(context, self._new_generations(context))
+        successor.succeed(context, self.context, self._generations.get(self.context))
         self.context = context
 
     async def tell_new_session(self, engine: Engine) -> None:
@@ -567,6 +584,18 @@ def _wants_to_resume(hello: ClientHello, context: SecureContext) -> bool:
         return True
     newest = _TLS13 in hello.supported_versions and context.allows_tls13
     return bool(hello.session_id) and not newest
+
+
+def _early_data_limit(value: int) -> int:
+    option = "max_early_data"
+    if check_limit(option, value) > _MOST_EARLY_DATA:
+        raise ConfigurationError(
+            f'The value of "options.{option}" is out of range. It must be <= {_MOST_EARLY_DATA}. '
+            f"Received {value}",
+            code="ERR_OUT_OF_RANGE",
+            option=option,
+        )
+    return value
 
 
 def _rotation(value: float | None) -> float | None:

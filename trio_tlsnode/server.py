@@ -29,6 +29,7 @@ from .option_names import refuse_unknown
 from .stream import TLSStream, check_transport
 from .supervision import ClientErrors
 from .tcp_options import TCPOptions
+from .tickets import no_ticket_keys
 from .timeouts import check_seconds
 
 Handler = Callable[[TLSStream], Awaitable[object]]
@@ -93,6 +94,8 @@ class TLSServer:
             (``TCP_NODELAY``).
         keep_alive: Probe accepted TCP connections on which nothing happens (``SO_KEEPALIVE``); a number is
             after how many seconds, rounded up, at most 32767.
+        ticket_keys: The keys of session tickets (Node's ``ticketKeys``), 48 bytes; cryptography's bindings
+            cannot set them.
         **options: As `ServerOptions` explains them.
 
     Attributes:
@@ -100,6 +103,7 @@ class TLSServer:
 
     Raises:
         ConfigurationError: an option cannot be used, or the context has nothing to present.
+        FeatureUnavailable: there are `ticket_keys`.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class TLSServer:
         max_handshakes: int | None = None,
         no_delay: bool = True,
         keep_alive: bool | float = False,
+        ticket_keys: bytes | None = None,
         **options: Unpack[ServerOptions],
     ) -> None:
         refuse_unknown(options, _OPTIONS, of="a server")
@@ -123,6 +128,8 @@ class TLSServer:
                 )
         self._policy = ServerPolicy(context, max_handshakes=max_handshakes, **options)
         self._policy.require_identity(context)
+        if ticket_keys is not None:
+            self.ticket_keys = ticket_keys
         self._places = Limit("max_connections", max_connections)
         self._tcp_options = TCPOptions(no_delay=no_delay, keep_alive=keep_alive)
         self.handler = handler
@@ -312,6 +319,20 @@ class TLSServer:
             ConfigurationError: the context has nothing to present, or is none.
         """
         self._policy.replace_context(self._policy.require_identity(context))
+
+    @property
+    def ticket_keys(self) -> bytes:
+        """The keys of session tickets, 48 bytes (Node's ``getTicketKeys`` and ``setTicketKeys``).
+
+        Raises:
+            FeatureUnavailable: cryptography's bindings can neither read nor set them.
+            ConfigurationError: those to be set are not 48 bytes.
+        """
+        raise no_ticket_keys()
+
+    @ticket_keys.setter
+    def ticket_keys(self, keys: bytes) -> None:
+        raise no_ticket_keys(keys)
 
     # One connection
 

@@ -11,6 +11,8 @@ _ALERT_RECORD: Final = 21
 _HANDSHAKE_RECORD: Final = 22
 _SERVER_HELLO: Final = 2
 _SERVER_KEY_EXCHANGE: Final = 12
+_MESSAGE_HEADER: Final = 4
+_EARLY_DATA: Final = 42
 # Of a ServerHello: version, random, and the byte that says how long the session id behind them is.
 _SESSION_ID_LENGTH_AT: Final = 2 + 32
 # The registry names two suites of RFC 6655 in its own way: TLS_PSK_DHE_WITH_AES_128_CCM_8, and ..._256_....
@@ -63,6 +65,20 @@ def selected_cipher_suite(flight: bytes) -> int | None:
     for kind, body in _messages(flight):
         return _cipher_suite(body) if kind == _SERVER_HELLO else None
     return None
+
+
+def accepts_early_data(encrypted_extensions: bytes) -> bool:
+    """Whether a server accepts early data, as its EncryptedExtensions say (RFC 8446, section 4.2.10).
+
+    Args:
+        encrypted_extensions: The message with its header.
+    """
+    at = _MESSAGE_HEADER + 2
+    while at + 4 <= len(encrypted_extensions):
+        if int.from_bytes(encrypted_extensions[at : at + 2]) == _EARLY_DATA:
+            return True
+        at += 4 + int.from_bytes(encrypted_extensions[at + 2 : at + 4])
+    return False
 
 
 def _messages(flight: bytes) -> Iterator[tuple[int, bytes]]:

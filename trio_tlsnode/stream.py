@@ -109,6 +109,10 @@ class ClientStreamOptions(TypedDict, total=False):
             ever.
         send_timeout: How long the server may take for what is sent at once, at most 256 KiB, in seconds; None
             is for ever.
+        early_data: What is sent together with the ClientHello, where a session is offered that allows it; not
+            sent otherwise.  `ConnectionInfo.early_data_accepted` tells what became of it.  **Whoever records
+            it can send it again**, to this server or another one that has its keys, so it must be harmless
+            when it is done twice; and it has no forward secrecy (RFC 8446, section 8).
         post_handshake_auth: Let a server of TLS 1.3 ask for our certificate after the handshake.
         keylog: Where the secrets go: a function that is called with each line and the stream, the path of a
             file, or True for the file that ``SSLKEYLOGFILE`` names.
@@ -138,6 +142,7 @@ class ClientStreamOptions(TypedDict, total=False):
     close_timeout: float
     idle_timeout: float | None
     send_timeout: float | None
+    early_data: bytes | bytearray | memoryview | None
     post_handshake_auth: bool
     keylog: KeyLog
     trace: Trace
@@ -427,6 +432,14 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._engine.tell_sessions(iterator.add)
             self._session_iterators.append(iterator)
         return iterator
+
+    @property
+    def early_data(self) -> bytes:
+        """Server: what the client has sent before its handshake was done; it is no part of what is received.
+
+        A handler that sees it knows that the handshake is done, and so that this client has sent it, now.
+        """
+        return bytes(self._engine.early_data)
 
     @property
     def trace(self) -> HandshakeTrace | None:

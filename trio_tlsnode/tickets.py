@@ -4,20 +4,30 @@ The keys belong to OpenSSL's ``SSL_CTX``, so that another context has other keys
 the name of its keys (RFC 5077, section 4), and a connection is made from the context that has them.  With the
 keys of an earlier context go all its options, so that only one which has the same ones, certificates left
 aside, is honoured.
+
+What a ticket is encrypted with is never better than its oldest key: whoever learns it can read all
+connections up to TLS 1.2 that were resumed by its tickets, and pass for any of these clients.  So keys are
+renewed, and are gone when nobody needs them any more.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Final, NamedTuple
 
 from .client_hello import ClientHello
 from .context import SecureContext
+from .errors import ConfigurationError, ConfigurationTypeError, FeatureUnavailable
 from .psk import PSKRole
 from .sessions import KEY_NAME_SIZE
 
+_TICKET_KEYS_SIZE: Final = 48
+# Of those that were replaced within the lifetime of their tickets; each costs a lookup in every handshake.
+_MOST_EARLIER: Final = 8
+
 
 class _Generation(NamedTuple):
-    """A context whose tickets are honoured until a moment."""
+    """A context whose tickets are honoured until a moment; it is infinite until somebody looks at the clock."""
 
     context: SecureContext
     until: float
@@ -26,52 +36,63 @@ class _Generation(NamedTuple):
 class TicketGenerations:
     """The contexts whose tickets are honoured in place of one context.
 
+    It does not keep the context itself, whose keys go when nobody else has it.
+
     Args:
         context: The context.
         rotation: After how many seconds its ticket keys are replaced; the old ones are honoured for as long
-            again.  None keeps them.
-        now: The time, in seconds.
-
-    Attributes:
-        current: The context whose keys new tickets get.
+            again.  None keeps them, and so does a context without tickets.
     """
 
-    __slots__ = ("_earlier", "_renewal", "_rotation", "current")
+    __slots__ = ("_earlier", "_renewal", "_renewed", "_rotation")
 
-    def __init__(self, context: SecureContext, *, rotation: float | None, now: float) -> None:
-        self.current = context
-        self._rotation = rotation
-        self._renewal = now + (rotation or 0.0)
+    def __init__(self, context: SecureContext, *, rotation: float | None) -> None:
+        self._rotation = rotation if context.issues_tickets else None
+        # What new tickets get their keys from, if not from the context itself.
+        self._renewed: SecureContext | None = None
+        self._renewal = -math.inf
         self._earlier: list[_Generation] = []
 
-    def succeed(self, predecessor: TicketGenerations, now: float) -> None:
+    def succeed(
+        self, context: SecureContext, predecessor: SecureContext, generations: TicketGenerations | None
+    ) -> None:
         """Honour the tickets of a context that this one replaces, as long as they can be valid.
 
         Args:
-            predecessor: The generations of the context that was replaced.
-            now: The time, in seconds.
+            context: This one.
+            predecessor: The context that is replaced.
+            generations: What there is for it.
         """
-        replaced = _Generation(predecessor.current, now + predecessor.current.session_timeout)
+        earlier = [] if generations is None else generations._earlier
+        last = predecessor if generations is None else generations._renewed or predecessor
         self._earlier = [
             generation
-            for generation in (*predecessor._earlier, replaced)
-            if self.current.differs_in_credentials_alone(generation.context)
-        ]
+            for generation in (*self._earlier, *earlier, _Generation(last, math.inf))
+            if context.differs_in_credentials_alone(generation.context)
+        ][-_MOST_EARLIER:]
 
-    def advance(self, now: float) -> None:
-        """Replace the keys if it is time, and forget those that are out of date.
+    def advance(self, context: SecureContext, now: float) -> SecureContext:
+        """Return the context that new tickets get their keys from.
+
+        The keys are replaced if it is time, and those that are out of date are forgotten.
 
         Args:
+            context: The context.
             now: The time, in seconds.
         """
         if self._rotation is not None and now >= self._renewal:
-            # Who has slept for longer than a period has no keys left that are young enough.
-            until = self._renewal + self._rotation
-            self._earlier.append(_Generation(self.current, until))
-            self.current = self.current.renewed()
+            if self._renewed is not None:
+                # Who has slept for longer than a period has no keys left that are young enough.
+                self._earlier.append(_Generation(self._renewed, self._renewal + self._rotation))
+            self._renewed = context.renewed()
             self._renewal = now + self._rotation
         if self._earlier:
-            self._earlier = [generation for generation in self._earlier if now < generation.until]
+            dated = [
+                _Generation(earlier, now + earlier.session_timeout if until == math.inf else until)
+                for earlier, until in self._earlier
+            ]
+            self._earlier = [generation for generation in dated if now < generation.until]
+        return self._renewed or context
 
     def opener(self, hello: ClientHello, *, verify_mode: int, psk: PSKRole | None) -> SecureContext | None:
         """Return the earlier context that can open a ticket in a ClientHello, or None.
@@ -88,3 +109,33 @@ class TicketGenerations:
             if generation.context.ticket_key_name(verify_mode=verify_mode, psk=psk) in names:
                 return generation.context
         return None
+
+
+def no_ticket_keys(keys: bytes | bytearray | memoryview | None = None) -> FeatureUnavailable:
+    """Return why the keys of session tickets can be neither set nor read.
+
+    Args:
+        keys: Those that were to be set, or None to read them.
+
+    Raises:
+        ConfigurationTypeError: they are not bytes.
+        ConfigurationError: they are not 48 bytes.
+    """
+    if keys is not None:
+        option = "ticket_keys"
+        if not isinstance(keys, (bytes, bytearray, memoryview)):
+            # What was given instead may be as secret.
+            raise ConfigurationTypeError(
+                f"{option} must be bytes. Received an instance of {type(keys).__name__}", option=option
+            )
+        size = memoryview(keys).nbytes
+        if size != _TICKET_KEYS_SIZE:
+            raise ConfigurationError(
+                f"{option} must be exactly {_TICKET_KEYS_SIZE} bytes. Received {size}", option=option
+            )
+    return FeatureUnavailable(
+        "the keys of session tickets stay within OpenSSL: cryptography's bindings have no "
+        "SSL_CTX_set_tlsext_ticket_keys. Workers that are forked after the context is made share its keys, and "
+        "ticket_rotation= renews them in one process; several machines do full handshakes",
+        feature="ticket_keys",
+    )

@@ -18,7 +18,7 @@ from ..iana import CIPHER_SUITES
 from ..info import Cipher
 from ..server_flight import selected_cipher_suite
 from . import callbacks, error_queue
-from .buffers import MAX_CIPHERTEXT_RECORD, MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, buffers
+from .buffers import MAX_CIPHERTEXT_RECORD, MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, PLAINTEXT_SIZE, buffers
 from .library import NULL, ffi, lib
 from .verification import PeerVerification, der_of, ders_of
 
@@ -46,6 +46,8 @@ _BOTH_SHUT_DOWN = lib.SSL_SENT_SHUTDOWN | lib.SSL_RECEIVED_SHUTDOWN
 _NO_RESUMPTION_ON_RENEGOTIATION: Final = 1 << 16
 # A hash of SHA-384; older versions have 12 bytes.
 _LONGEST_FINISHED: Final = 64
+# SSL_READ_EARLY_DATA_FINISH.
+_EARLY_DATA_FINISHED: Final = 2
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
 
@@ -111,6 +113,9 @@ class Connection:
         peer_closed: Whether the peer's close_notify has been read.
         early: What was fed before there is an ``SSL``, or after it was released.
         flight: What the peer has sent since the first byte, as long as somebody wants to know; else None.
+        early_data: What a server has read of early data.
+        early_data_left: What a client is to send of early data; empty on a server that is to read it; else
+            None.
         traced: Whether `on_message` is called with all that passes; to be set before `open`.
         logs_keys: Whether `on_key` is called with the secrets; to be set before `open`.
         max_send_fragment: The most plaintext in a record, in bytes.
@@ -139,6 +144,8 @@ class Connection:
         "ciphertext_received",
         "ciphertext_sent",
         "early",
+        "early_data",
+        "early_data_left",
         "flight",
         "logs_keys",
         "max_send_fragment",
@@ -180,6 +187,8 @@ class Connection:
         self.early = bytearray()
         self.flight: bytearray | None = None
         self.ticket_arrived = False
+        self.early_data = bytearray()
+        self.early_data_left: bytes | None = None
         self.traced = False
         self.logs_keys = False
         self.max_send_fragment = MAX_PLAINTEXT_RECORD
@@ -616,7 +625,9 @@ class Connection:
         """
         if self._error is not None:
             raise self._error.again()
-        result = lib.SSL_do_handshake(self._ssl)
+        result = 0
+        if self.early_data_left is None or self._pass_early_data():
+            result = lib.SSL_do_handshake(self._ssl)
         status = _SSL_get_error(self._ssl, result)
         if self._error is not None:
             # A callback that cannot refuse has raised.
@@ -636,6 +647,23 @@ class Connection:
             raise self._interruption
         finally:
             self._interruption = None
+
+    def _pass_early_data(self) -> bool:
+        """Take a client's early data, or send ours; return whether the rest of the handshake is next."""
+        count = ffi.new("size_t *")
+        if self.early_data_left:
+            # It goes with the ClientHello; a memory BIO takes all of it.
+            sent = lib.SSL_write_early_data(
+                self._ssl, bytes(self.early_data_left), len(self.early_data_left), count
+            )
+            self.early_data_left = None
+            return bool(sent == 1)
+        while (status := lib.SSL_read_early_data(self._ssl, buffers.plaintext, PLAINTEXT_SIZE, count)) == 1:
+            self.early_data += buffers.plaintext_view[: count[0]]
+        if status != _EARLY_DATA_FINISHED:
+            return False
+        self.early_data_left = None
+        return True
 
     # What OpenSSL's callbacks ask; a subclass knows
 

@@ -11,6 +11,8 @@ _SSL_LIBRARY = "SSL routines"
 _ALERT_OFFSET = 1000
 # Says only that the record layer gave up; the entry before or after it says why.
 _WITHOUT_NEWS = "record layer failure"
+# OpenSSL's own verdict on a stapled OCSP response that it cannot read has an alert's number too.
+_UNREADABLE_STAPLE = "tlsv1 bad certificate status response"
 
 
 def drain() -> list[tuple[str, str, int]]:
@@ -52,7 +54,8 @@ def connection_error() -> ConnectionFailed:
     library, reason, number = candidates[0]
     code = node_code(library, reason)
     description = number - _ALERT_OFFSET
-    if 0 <= description <= 255:
+    own_verdict = reason == _UNREADABLE_STAPLE and entries[0][0] != _SSL_LIBRARY
+    if 0 <= description <= 255 and not own_verdict:
         try:
             alert: Alert | int = Alert(description)
             name = Alert(description).name

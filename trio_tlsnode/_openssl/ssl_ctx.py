@@ -372,6 +372,21 @@ class SSLContext:
             for end in ends:
                 end.release()
 
+    def accept_early_data(self, most: int) -> None:
+        """Accept early data from clients that resume a session of TLS 1.3, each session once.
+
+        Args:
+            most: How much, in bytes.
+
+        Raises:
+            FeatureUnavailable: the bindings cannot do it.
+        """
+        if not features["early_data"]:
+            raise FeatureUnavailable(
+                "early data cannot be used with this build of cryptography", feature="early_data"
+            )
+        lib.SSL_CTX_set_max_early_data(self.pointer, most)
+
     def forget_sessions(self) -> None:
         """Resume no session, and hand out none that could be."""
         lib.SSL_CTX_set_options(self.pointer, lib.SSL_OP_NO_TICKET)
