@@ -41,6 +41,18 @@ class Handshakes:
 
 
 @dataclasses.dataclass(frozen=True)
+class Resumptions:
+    """Connections that resume the session of the one before, make one small exchange, and are closed.
+
+    Attributes:
+        at_once: How many are under way at the same time.
+    """
+
+    kind: ClassVar = "resumptions"
+    at_once: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Idle:
     """Connections that are made, used once and kept.
 
@@ -53,8 +65,10 @@ class Idle:
     connections: int
 
 
-Workload = Exchange | Handshakes | Idle
-_WORKLOADS: dict[str, type[Workload]] = {kind.kind: kind for kind in (Exchange, Handshakes, Idle)}
+Workload = Exchange | Handshakes | Resumptions | Idle
+_WORKLOADS: dict[str, type[Workload]] = {
+    kind.kind: kind for kind in (Exchange, Handshakes, Resumptions, Idle)
+}
 
 
 def workload_to_json(workload: Workload) -> dict[str, Any]:
@@ -143,7 +157,7 @@ def _messages(name: str, title: str, run: Literal["quick", "named"], connections
     return Scenario(name, Exchange(connections, size, size, size), run, (rate,))
 
 
-def _handshakes(name: str, title: str, at_once: int) -> Scenario:
+def _handshakes(name: str, title: str, workload: Handshakes | Resumptions) -> Scenario:
     rate = Metric(name, title, "1/s", more_is_better=True, value=_per_second)
     cpu = Metric(
         f"{name}-cpu",
@@ -152,7 +166,7 @@ def _handshakes(name: str, title: str, at_once: int) -> Scenario:
         more_is_better=False,
         value=lambda measurement: measurement.server_cpu / measurement.count * 1e6,
     )
-    return Scenario(name, Handshakes(at_once), "quick", (rate, cpu))
+    return Scenario(name, workload, "quick", (rate, cpu))
 
 
 _MEMORY = Metric(
@@ -172,8 +186,12 @@ SCENARIOS: dict[str, Scenario] = {
         _messages("ping-pong", "64-byte ping-pong", "quick", 1, 64),
         _messages("ping-pong-64", "64 connections, 64-byte ping-pong", "quick", 64, 64),
         _messages("exchange-1000", "1000 connections, 1 KiB each way", "named", 1000, KIB),
-        _handshakes("handshakes-1", "full handshakes, one at a time", 1),
-        _handshakes("handshakes-16", "full handshakes, sixteen at a time", 16),
+        _handshakes("handshakes-1", "full handshakes, one at a time", Handshakes(1)),
+        _handshakes("handshakes-16", "full handshakes, sixteen at a time", Handshakes(16)),
+        _handshakes("resumptions-1", "resumed handshakes with an exchange, one at a time", Resumptions(1)),
+        _handshakes(
+            "resumptions-16", "resumed handshakes with an exchange, sixteen at a time", Resumptions(16)
+        ),
         Scenario("memory", Idle(500), "quick", (_MEMORY,)),
     )
 }

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .scenarios import Exchange, Handshakes, Idle, Workload
+from .scenarios import Exchange, Handshakes, Idle, Resumptions, Workload
 
 if TYPE_CHECKING:
     from .contenders.peer import Channel, Peer
@@ -78,6 +78,8 @@ class _Client:
                 return partial(self._exchange, workload)
             case Handshakes():
                 return partial(self._handshakes, workload.at_once)
+            case Resumptions():
+                return partial(self._resumptions, workload.at_once)
             case Idle():
                 return partial(self._fill, workload.connections)
 
@@ -112,6 +114,27 @@ class _Client:
                 await channel.close()
                 count += 1
                 if time.perf_counter() >= deadline:
+                    return count
+
+        return sum(await self._peer.gather([one_by_one] * at_once))
+
+    async def _resumptions(self, at_once: int, seconds: float) -> int:
+        async def one_by_one() -> int:
+            deadline = time.perf_counter() + seconds
+            session: object = None
+            # The first is a full one, and is not counted.
+            count = -1
+            while True:
+                channel = await self._peer.resume(self._port, session)
+                await channel.send(_HEADER.pack(_SMALL.request_size, _SMALL.reply_size))
+                await _requests(channel, _SMALL, seconds=0)
+                assert channel.session is not None
+                session = channel.session()
+                if session is None:
+                    raise ConnectionError("the server has sent no session")
+                await channel.close()
+                count += 1
+                if count > 0 and time.perf_counter() >= deadline:
                     return count
 
         return sum(await self._peer.gather([one_by_one] * at_once))

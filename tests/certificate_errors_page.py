@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import trio
 from faults import AUTHORITY, FAULTS, issued_for, judge_and_presenter, meet, only, shown_by
-from staples import BAD_STAPLES, judge_and_stapler, leaf, presenting
+from staples import BAD_STAPLES, judge_and_stapler, leaf
 from trio.testing import memory_stream_pair
 
 from trio_tlsnode import Alert, CertificateError, PeerAlert, SecureContext, TLSStream
@@ -64,19 +65,25 @@ def failures() -> Iterator[tuple[str, TLSStream, TLSStream]]:
         TLSStream(right, SecureContext(ca=AUTHORITY.ca, **only(VERSION)), host="localhost"),
     )
     for staple in BAD_STAPLES:
-        yield (
-            staple.how,
-            *judge_and_stapler(staple.response, VERSION, issued=staple.issued(), ocsp=staple.ocsp),
-        )
+        version = "TLSv1.2" if staple.swapped else VERSION
+        options: dict[str, Any] = {
+            "issued": staple.issued(),
+            "ocsp": staple.ocsp,
+            "swapped": staple.swapped,
+        }
+        yield staple.how, *judge_and_stapler(staple.response, version, **options)
+    yield (
+        "`b'garbage'` put in the place of the staple on the way, and `ocsp='verify'`",
+        *judge_and_stapler(b"garbage", "TLSv1.2", swapped=True, ocsp="verify"),
+    )
     left, right = memory_stream_pair()
     response = AUTHORITY.ocsp_response(leaf())
-    partial = SecureContext(ca=leaf().cert, allow_partial_trust_chain=True, **only(VERSION))
+    alone = SecureContext(ca=leaf().cert, allow_partial_trust_chain=True, **only(VERSION))
+    without_issuer = SecureContext(ca=[], **leaf().options)
     yield (
         "`authority.ocsp_response(issued)` stapled, `ocsp='verify'`, and `ca=` with the certificate itself",
-        TLSStream(left, partial, host="localhost", ocsp="verify"),
-        TLSStream(
-            right, presenting(leaf(), VERSION), server_side=True, ocsp_callback=lambda *_: response
-        ),
+        TLSStream(left, alone, host="localhost", ocsp="verify"),
+        TLSStream(right, without_issuer, server_side=True, ocsp_callback=lambda *_: response),
     )
 
 

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import trio
 from faults import AUTHORITY, only
 from trio.testing import memory_stream_pair
 
 import trio_tlsnode as tls
 from trio_tlsnode import SecureContext, TLSStream
 from trio_tlsnode.ocsp import OCSPMode
-from trio_tlsnode.testing import IssuedCertificate
+from trio_tlsnode.testing import IssuedCertificate, TransportWrapper
 
 
 @functools.cache
@@ -45,6 +46,7 @@ class BadStaple:
         advice: What the hint says at least.
         issued: What it is stapled to.
         ocsp: The client's mode by which it is found.
+        swapped: Whether it takes the place of a good one on the way, as OpenSSL's servers do not staple it.
     """
 
     method: str | None
@@ -54,6 +56,7 @@ class BadStaple:
     advice: str
     issued: Callable[[], IssuedCertificate] = leaf
     ocsp: OCSPMode = "verify"
+    swapped: bool = False
 
     @property
     def response(self) -> bytes | None:
@@ -69,13 +72,14 @@ class BadStaple:
     def how(self) -> str:
         """How it is made, in words."""
         if self.method is None:
-            made = "no response"
+            made = "nothing"
         else:
             options = (f"{option}={value!r}" for option, value in self.options.items())
             issued = () if self.method == "unsuccessful_ocsp_response" else ("issued",)
             made = f"`authority.{self.method}({', '.join((*issued, *options))})`"
+        stapled = "put in the place of the staple on the way" if self.swapped else "stapled"
         certificate = " to `authority.must_staple(name)`" if self.issued is must_staple else ""
-        return f"{made} stapled{certificate}, and `ocsp={self.ocsp!r}`"
+        return f"{made} {stapled}{certificate}, and `ocsp={self.ocsp!r}`"
 
     def __str__(self) -> str:
         what = (self.method or "nothing").removesuffix("_ocsp_response")
@@ -139,6 +143,7 @@ BAD_STAPLES = [
     ),
     BadStaple(
         method="wrong_ocsp_response",
+        swapped=True,
         code="OCSP_WRONG_CERTIFICATE",
         reason="OCSP response is for another certificate",
         advice="fetch a response for its present certificate",
@@ -184,11 +189,54 @@ def trusting(version: str) -> SecureContext:
     return SecureContext(ca=AUTHORITY.ca, **only(version))
 
 
+class Swapping(TransportWrapper):
+    """A client's transport on which a staple of TLS 1.2 is replaced by other bytes.
+
+    Args:
+        transport_stream: What it wraps.
+        staple: What the server staples.
+        instead: What the client gets.
+    """
+
+    def __init__(self, transport_stream: trio.abc.Stream, staple: bytes, instead: bytes) -> None:
+        super().__init__(transport_stream)
+        self._before, self._after = _certificate_status(staple), _certificate_status(instead)
+
+    async def _receive(self, max_bytes: int) -> bytes:
+        return (await super()._receive(max_bytes)).replace(self._before, self._after)
+
+
+def _certificate_status(response: bytes) -> bytes:
+    """Return a message of its own record (RFC 6066, section 8)."""
+    body = b"\x01" + len(response).to_bytes(3) + response
+    message = b"\x16" + len(body).to_bytes(3) + body
+    return b"\x16\x03\x03" + len(message).to_bytes(2) + message
+
+
 def judge_and_stapler(
-    response: bytes | None, version: str, *, issued: IssuedCertificate | None = None, **client_options: Any
+    response: bytes | None,
+    version: str,
+    *,
+    issued: IssuedCertificate | None = None,
+    swapped: bool = False,
+    **client_options: Any,
 ) -> tuple[TLSStream, TLSStream]:
-    """Return a client's stream, and a server's that staples a response to a certificate."""
+    """Return a client's stream, and a server's that staples a response to a certificate.
+
+    Args:
+        response: What the client gets.
+        version: The protocol version.
+        issued: The certificate.
+        swapped: Whether the server staples a good response, and the client gets another one.
+        client_options: Those of the client.
+    """
+    issued = issued or leaf()
     left, right = memory_stream_pair()
-    client = TLSStream(left, trusting(version), host="localhost", **client_options)
-    server = presenting(issued or leaf(), version)
+    transport: trio.abc.Stream = left
+    if swapped:
+        assert response is not None
+        good = AUTHORITY.ocsp_response(issued)
+        transport, response = Swapping(left, good, response), good
+    client = TLSStream(transport, trusting(version), host="localhost", **client_options)
+    server = presenting(issued, version)
     return client, TLSStream(right, server, server_side=True, ocsp_callback=lambda *_: response)

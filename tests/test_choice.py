@@ -609,6 +609,18 @@ async def test_the_response_that_is_stapled_is_for_the_certificate_that_is_shown
 
 
 @pytest.mark.feature("B13")
+@pytest.mark.feature("B19")
+async def test_the_server_s_key_log_holds_for_other_credentials_too() -> None:
+    logged: list[str] = []
+    venue = Venue(
+        alpn_callback=showing(context_for("other.example")), keylog=lambda line, _stream: logged.append(line)
+    )
+    outcome = await venue.meet("a.example", alpn_protocols=["h2"])
+    assert outcome.shown == "other.example"
+    assert any(line.startswith("CLIENT_TRAFFIC_SECRET_0 ") for line in logged)
+
+
+@pytest.mark.feature("B13")
 @pytest.mark.parametrize(
     ("contexts", "shown"),
     [

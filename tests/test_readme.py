@@ -1,4 +1,4 @@
-"""The Python code of README.md, and of the documentation pages named here, runs as it stands.
+"""The Python code of README.md and of all documentation pages runs as it stands.
 
 The blocks of a page run in order and share their names, in an empty folder.  A block may await at its top
 level.  A block inside an HTML comment is run but not seen: it is where a page makes the key or the server
@@ -19,7 +19,12 @@ import pytest
 import trio
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/certificate-errors.md"]
+FENCE = "\n```python\n"
+PAGES = [
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if FENCE in page.read_text(encoding="utf-8")
+]
 
 
 def blocks(text: str, filename: str) -> Iterator[CodeType]:
@@ -38,6 +43,10 @@ def run(code: CodeType, names: dict[str, Any]) -> None:
         trio.run(awaiting)
     else:
         exec(code, names)
+
+
+def test_the_pages_are_found() -> None:
+    assert {"README.md", "docs/certificate-errors.md", "docs/how-to-staple.md"} <= {*PAGES}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -25,6 +25,7 @@ from trio_tlsnode import (
     ConfigurationError,
     ConnectionFailed,
     ConnectionInfo,
+    ConnectionLost,
     Engine,
     HandshakeTimeout,
     PeerAlert,
@@ -166,7 +167,8 @@ def choosing(how: str, chosen: SecureContext, default: SecureContext = DEFAULT, 
 
     def look_up(name: str) -> SecureContext | None:
         venue.asked.append(name)
-        return chosen if "callback" in how and name == "chosen.example" else None
+        found = "callback" in how and name.lower().removesuffix(".") == "chosen.example"
+        return chosen if found else None
 
     async def look_up_later(name: str) -> SecureContext | None:
         await trio.lowlevel.checkpoint()
@@ -609,6 +611,25 @@ async def test_a_client_that_is_asked_for_another_share_is_looked_up_once(how: s
     assert venue.asked == ["chosen.example"]
 
 
+@pytest.mark.feature("B19")
+@however_chosen
+@in_both_versions
+async def test_the_server_s_key_log_holds_for_every_context(how: str, version: str) -> None:
+    logged: list[tuple[str, str | None]] = []
+
+    def note(line: str, stream: TLSStream | None) -> None:
+        assert stream is not None
+        assert stream.client_hello is not None
+        logged.append((line.partition(" ")[0], stream.client_hello.server_name))
+
+    venue = choosing(how, CHOSEN, keylog=note)
+    context = SecureContext(ca=default_authority().ca, **only(version))
+    for name in ("chosen.example", "elsewhere.invalid"):
+        await venue.meet(name, context)
+        label = {"TLSv1.2": "CLIENT_RANDOM", "TLSv1.3": "CLIENT_HANDSHAKE_TRAFFIC_SECRET"}[version]
+        assert (label, name) in logged
+
+
 @however_chosen
 @in_both_versions
 async def test_sessions_resume_with_every_context(how: str, version: str) -> None:
@@ -841,6 +862,7 @@ async def test_a_callback_that_never_returns_is_bounded_by_the_handshake_timeout
     assert isinstance(outcome.failure, HandshakeTimeout)
     assert outcome.failure.server_name == "chosen.example"
     assert outcome.server is None
+    assert isinstance(outcome.refusal, ConnectionLost)
 
 
 async def test_cancelling_a_server_cancels_its_callbacks_and_is_nobody_s_failure() -> None:

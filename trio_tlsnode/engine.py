@@ -467,9 +467,13 @@ class Engine(Connection):
             # A session does not hold the verdict on a staple: resumed, it would pass for verified.
             return None
         session = self.current_session()
-        if session is None or not (self.server_side or Session.parse(session).resumable):
+        if session is None or self.server_side:
+            return session
+        made = Session.parse(session)
+        if self.info.protocol == "TLSv1.3" and self._offered is not None and made.ticket == self._offered.ticket:
+            # It has been used (RFC 8446, appendix C.4).
             return None
-        return session
+        return session if made.resumable else None
 
     # Ciphertext
 

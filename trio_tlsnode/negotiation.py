@@ -509,8 +509,9 @@ class ServerPolicy:
         """
         if context is self.context:
             return
+        predecessor = self._generations.pop(self.context, None) or self._new_generations(self.context)
         successor = self._generations.setdefault(context, self._new_generations(context))
-        successor.succeed(context, self.context, self._generations.get(self.context))
+        successor.succeed(context, predecessor.honoured(self.context))
         self.context = context
 
     async def tell_new_session(self, engine: Engine) -> None:

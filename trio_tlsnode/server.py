@@ -29,7 +29,7 @@ from .option_names import refuse_unknown
 from .stream import TLSStream, check_transport
 from .supervision import ClientErrors
 from .tcp_options import TCPOptions
-from .tickets import no_ticket_keys
+from .tickets import no_ticket_keys, refuse_ticket_keys
 from .timeouts import check_seconds
 
 Handler = Callable[[TLSStream], Awaitable[object]]
@@ -37,7 +37,8 @@ ConnectionCallback = Callable[[Address | None], "Awaitable[object] | object"]
 
 # Those that `TLSServer` names itself are never among its others, but may have been meant.
 _OPTIONS: Final = ServerOptions.__annotations__.keys() | {
-    *("client_error_limit", "on_connection", "max_connections", "max_handshakes", "no_delay", "keep_alive")
+    *("client_error_limit", "on_connection", "max_connections", "max_handshakes", "no_delay", "keep_alive"),
+    "ticket_keys",
 }
 
 logger = logging.getLogger("trio_tlsnode")
@@ -332,7 +333,7 @@ class TLSServer:
 
     @ticket_keys.setter
     def ticket_keys(self, keys: bytes) -> None:
-        raise no_ticket_keys(keys)
+        refuse_ticket_keys(keys)
 
     # One connection
 

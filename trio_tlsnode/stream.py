@@ -260,6 +260,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
         **options: Unpack[ServerOptions],
     ) -> None: ...
 
+    @overload
+    def __init__(
+        self, transport: trio.abc.Stream, context: SecureContext, *, server_side: bool, **options: Any
+    ) -> None: ...
+
     def __init__(
         self,
         transport: trio.abc.Stream,

@@ -5,15 +5,15 @@ the name of its keys (RFC 5077, section 4), and a connection is made from the co
 keys of an earlier context go all its options, so that only one which has the same ones, certificates left
 aside, is honoured.
 
-What a ticket is encrypted with is never better than its oldest key: whoever learns it can read all
-connections up to TLS 1.2 that were resumed by its tickets, and pass for any of these clients.  So keys are
-renewed, and are gone when nobody needs them any more.
+Whoever learns such keys can read what was recorded of every connection up to TLS 1.2 whose ticket they open.
+So they can be renewed, and are gone when nobody needs them any more.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple, NoReturn
 
 from .client_hello import ClientHello
 from .context import SecureContext
@@ -26,8 +26,13 @@ _TICKET_KEYS_SIZE: Final = 48
 _MOST_EARLIER: Final = 8
 
 
-class _Generation(NamedTuple):
-    """A context whose tickets are honoured until a moment; it is infinite until somebody looks at the clock."""
+class Generation(NamedTuple):
+    """A context whose tickets are honoured.
+
+    Attributes:
+        context: The context.
+        until: The end of that, in seconds; infinite if it was replaced since somebody looked at the clock.
+    """
 
     context: SecureContext
     until: float
@@ -51,24 +56,27 @@ class TicketGenerations:
         # What new tickets get their keys from, if not from the context itself.
         self._renewed: SecureContext | None = None
         self._renewal = -math.inf
-        self._earlier: list[_Generation] = []
+        self._earlier: list[Generation] = []
 
-    def succeed(
-        self, context: SecureContext, predecessor: SecureContext, generations: TicketGenerations | None
-    ) -> None:
-        """Honour the tickets of a context that this one replaces, as long as they can be valid.
+    def honoured(self, context: SecureContext) -> list[Generation]:
+        """Return the contexts whose tickets are honoured, the newest last.
 
         Args:
-            context: This one.
-            predecessor: The context that is replaced.
-            generations: What there is for it.
+            context: The context that this is for.
         """
-        earlier = [] if generations is None else generations._earlier
-        last = predecessor if generations is None else generations._renewed or predecessor
+        return [*self._earlier, Generation(self._renewed or context, math.inf)]
+
+    def succeed(self, context: SecureContext, honoured: Iterable[Generation]) -> None:
+        """Honour the tickets of contexts that are replaced, as long as they can be valid.
+
+        Args:
+            context: The context that this is for, and that replaces them.
+            honoured: What was honoured in its place.
+        """
         self._earlier = [
             generation
-            for generation in (*self._earlier, *earlier, _Generation(last, math.inf))
-            if context.differs_in_credentials_alone(generation.context)
+            for generation in (*self._earlier, *honoured)
+            if generation.context is not context and context.differs_in_credentials_alone(generation.context)
         ][-_MOST_EARLIER:]
 
     def advance(self, context: SecureContext, now: float) -> SecureContext:
@@ -77,18 +85,18 @@ class TicketGenerations:
         The keys are replaced if it is time, and those that are out of date are forgotten.
 
         Args:
-            context: The context.
+            context: The context that this is for.
             now: The time, in seconds.
         """
         if self._rotation is not None and now >= self._renewal:
             if self._renewed is not None:
                 # Who has slept for longer than a period has no keys left that are young enough.
-                self._earlier.append(_Generation(self._renewed, self._renewal + self._rotation))
+                self._earlier.append(Generation(self._renewed, self._renewal + self._rotation))
             self._renewed = context.renewed()
             self._renewal = now + self._rotation
         if self._earlier:
             dated = [
-                _Generation(earlier, now + earlier.session_timeout if until == math.inf else until)
+                Generation(earlier, now + earlier.session_timeout if until == math.inf else until)
                 for earlier, until in self._earlier
             ]
             self._earlier = [generation for generation in dated if now < generation.until]
@@ -111,31 +119,36 @@ class TicketGenerations:
         return None
 
 
-def no_ticket_keys(keys: bytes | bytearray | memoryview | None = None) -> FeatureUnavailable:
-    """Return why the keys of session tickets can be neither set nor read.
+def refuse_ticket_keys(keys: object) -> NoReturn:
+    """Refuse to use keys for session tickets.
 
     Args:
-        keys: Those that were to be set, or None to read them.
+        keys: The keys.
 
     Raises:
         ConfigurationTypeError: they are not bytes.
         ConfigurationError: they are not 48 bytes.
+        FeatureUnavailable: they could be used, by another build.
     """
-    if keys is not None:
-        option = "ticket_keys"
-        if not isinstance(keys, (bytes, bytearray, memoryview)):
-            # What was given instead may be as secret.
-            raise ConfigurationTypeError(
-                f"{option} must be bytes. Received an instance of {type(keys).__name__}", option=option
-            )
-        size = memoryview(keys).nbytes
-        if size != _TICKET_KEYS_SIZE:
-            raise ConfigurationError(
-                f"{option} must be exactly {_TICKET_KEYS_SIZE} bytes. Received {size}", option=option
-            )
+    option = "ticket_keys"
+    if not isinstance(keys, (bytes, bytearray, memoryview)):
+        # What was given instead may be as secret.
+        raise ConfigurationTypeError(
+            f"{option} must be bytes. Received an instance of {type(keys).__name__}", option=option
+        )
+    size = memoryview(keys).nbytes
+    if size != _TICKET_KEYS_SIZE:
+        raise ConfigurationError(
+            f"{option} must be exactly {_TICKET_KEYS_SIZE} bytes. Received {size}", option=option
+        )
+    raise no_ticket_keys()
+
+
+def no_ticket_keys() -> FeatureUnavailable:
+    """Return why the keys of session tickets can be neither set nor read."""
     return FeatureUnavailable(
         "the keys of session tickets stay within OpenSSL: cryptography's bindings have no "
-        "SSL_CTX_set_tlsext_ticket_keys. Workers that are forked after the context is made share its keys, and "
-        "ticket_rotation= renews them in one process; several machines do full handshakes",
+        "SSL_CTX_set_tlsext_ticket_keys. Workers that are forked after the server is made share its keys, "
+        "and ticket_rotation= renews them in one process; several machines do full handshakes",
         feature="ticket_keys",
     )

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.scenarios import Exchange, Handshakes, Idle, Workload
+from benchmarks.scenarios import Exchange, Handshakes, Idle, Resumptions, Workload
 
 _NODE_PEER = Path(__file__).with_name("node_peer.js")
 
@@ -52,16 +52,17 @@ class Contender:
         return (sys.executable, "-m", "benchmarks.worker")
 
 
-_ALL = (Exchange, Handshakes, Idle)
+_USUAL = (Exchange, Handshakes, Idle)
+_ALL = (*_USUAL, Resumptions)
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
         Contender("trio_tlsnode", _ALL, "trio_tlsnode", "trio_tlsnode"),
         Contender("trio_sslstream", _ALL, "trio_sslstream", "trio"),
-        Contender("anyio_on_trio", _ALL, "anyio_on_trio", "anyio"),
-        Contender("asyncio", _ALL, "asyncio_streams", "asyncio"),
-        Contender("uvloop", _ALL, "uvloop_streams", "uvloop"),
+        Contender("anyio_on_trio", _USUAL, "anyio_on_trio", "anyio"),
+        Contender("asyncio", _USUAL, "asyncio_streams", "asyncio"),
+        Contender("uvloop", _USUAL, "uvloop_streams", "uvloop"),
         Contender("node", _ALL),
         Contender("node_context_per_connect", (Handshakes,), context_per_connect=True),
         Contender("trio_tcp", (Exchange,), "trio_tcp", "trio"),

@@ -107,6 +107,8 @@ class Client {
         return (seconds) => sum(this.sockets.map((socket) => requests(socket, workload, seconds)));
       case 'handshakes':
         return (seconds) => this.handshakes(workload.at_once, seconds);
+      case 'resumptions':
+        return (seconds) => this.resumptions(workload.at_once, seconds);
       case 'idle':
         return () => this.open(SMALL, workload.connections);
       default:
@@ -114,9 +116,10 @@ class Client {
     }
   }
 
-  connect() {
+  connect(session) {
     return new Promise((resolve, reject) => {
-      const socket = tls.connect(this.target);
+      const socket = tls.connect(session === undefined ? this.target : { ...this.target, session });
+      socket.on('session', (newest) => { socket.newestSession = newest; });
       socket.once('error', reject);
       socket.once('secureConnect', () => {
         socket.off('error', reject);
@@ -151,6 +154,28 @@ class Client {
         await end(await this.connect());
         count += 1;
       } while (performance.now() < deadline);
+      return count;
+    };
+    return sum(Array.from({ length: atOnce }, oneByOne));
+  }
+
+  async resumptions(atOnce, seconds) {
+    const deadline = performance.now() + seconds * 1000;
+    const header = Buffer.alloc(8);
+    header.writeUInt32BE(SMALL.request_size, 0);
+    header.writeUInt32BE(SMALL.reply_size, 4);
+    const oneByOne = async () => {
+      let count = -1;  // the first is a full one, and is not counted
+      let session;
+      do {
+        const socket = await this.connect(session);
+        if (count >= 0 && !socket.isSessionReused()) throw new Error('a session was not resumed');
+        socket.write(header);
+        await requests(socket, SMALL, 0);
+        session = socket.newestSession;
+        await end(socket);
+        count += 1;
+      } while (count < 1 || performance.now() < deadline);
       return count;
     };
     return sum(Array.from({ length: atOnce }, oneByOne));

@@ -48,11 +48,13 @@ class Channel(NamedTuple):
         send: Sends all of the bytes.
         receive: Returns at most so many bytes; b"" at the end where the library says it so.
         close: Closes as the library does by default.
+        session: Returns the newest session that can be resumed, where the library has sessions.
     """
 
     send: Callable[[bytes], Awaitable[object]]
     receive: Callable[[int], Awaitable[bytes | bytearray]]
     close: Callable[[], Awaitable[object]]
+    session: Callable[[], object] | None = None
 
 
 class Peer(ABC):
@@ -89,3 +91,7 @@ class Peer(ABC):
     @abstractmethod
     async def connect(self, port: int) -> Channel:
         """Connect and finish the handshake, a full one."""
+
+    async def resume(self, port: int, session: object) -> Channel:
+        """Connect and finish the handshake, resuming a session of an earlier channel; None is a full one."""
+        raise NotImplementedError("this library is not asked to resume sessions")

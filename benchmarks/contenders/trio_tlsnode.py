@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import trio
 from OpenSSL import SSL
@@ -37,9 +37,18 @@ class TLSNodePeer(TrioPeer):
             listening(server.addresses[0].port)
 
     async def connect(self, port: int) -> Channel:
-        return stream_channel(
-            await tls.connect(HOST, port, context=self._client_context, server_name=SERVER_NAME)
+        return await self.resume(port, None)
+
+    async def resume(self, port: int, session: object) -> Channel:
+        stream = await tls.connect(
+            HOST,
+            port,
+            context=self._client_context,
+            server_name=SERVER_NAME,
+            session=cast("bytes | None", session),
+            session_cache=None,
         )
+        return Channel(stream.send_all, stream.receive_some, stream.aclose, lambda: stream.session)
 
     @cached_property
     def _client_context(self) -> tls.SecureContext:

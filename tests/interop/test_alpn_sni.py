@@ -1,4 +1,4 @@
-"""Names, protocols and groups with Node.js and the openssl command on the other side, as client and as server."""
+"""Names, protocols and groups, with Node.js and the openssl command on the other side."""
 
 from __future__ import annotations
 
@@ -374,8 +374,14 @@ KEYS: dict[str, tuple[str, dict[str, Any], dict[str, Any], EphemeralKey]] = {
     },
     "DHE": (
         "TLSv1.2",
-        {"ciphers": DHE, "dhparam": OWN_GROUP, "groups": "X25519"},
         {"ciphers": DHE, "dhparam": OWN_GROUP},
+        {"ciphers": DHE, "dhparam": OWN_GROUP},
+        EphemeralKey(type="DH", name=None, size=3072),
+    ),
+    "DHE where the client names no group": (
+        "TLSv1.2",
+        {"ciphers": DHE, "dhparam": OWN_GROUP, "groups": "X25519"},
+        {"ciphers": DHE, "dhparam": OWN_GROUP, "ecdhCurve": "X25519"},
         EphemeralKey(type="DH", name=None, size=3072),
     ),
     "ffdhe2048 in TLSv1.3": (
@@ -471,17 +477,13 @@ SWITCHES = {"TLSv1.2": "-tls1_2", "TLSv1.3": "-tls1_3"}
         (["-servername", "elsewhere.invalid"], "default.example"),
         (["-noservername"], "default.example"),
     ],
-    ids=" ".join,
+    ids=["its name", "in capitals", "another name", "no name"],
 )
 @pytest.mark.parametrize("how", ["async sni_callback", "wildcard"])
 async def test_s_client_gets_the_certificate_for_the_name_that_it_sends(
     openssl: str, tmp_path: Path, how: str, version: str, name: list[str], shown: str
 ) -> None:
-    server = choosing(
-        how.lower(),
-        context_for("chosen.example"),
-    ).server
-    async with serving(server) as ours:
+    async with serving(choosing(how, context_for("chosen.example")).server) as ours:
         switches = (SWITCHES[version], *name, "-verify_hostname", shown)
         async with s_client(openssl, ours.port, tmp_path, *switches) as lines:
             assert said(lines, "Verified peername: ") == shown
