@@ -612,7 +612,7 @@ async def test_unknown_option_is_a_type_error_that_names_it(option: str) -> None
     transport, _ = trio.testing.memory_stream_pair()
     if option != "reject_unauthorized":
         with pytest.raises(TypeError, match=option):
-            TLSStream(transport, client(), **{option: 1})  # type: ignore[arg-type]
+            TLSStream(transport, client(), **{option: 1})  # type: ignore[call-overload]
         with pytest.raises(TypeError, match=option):
             TLSServer(handler, server(), **{option: 1})  # type: ignore[arg-type]
 

@@ -369,11 +369,11 @@ async def test_an_option_that_cannot_be_used_is_refused_when_the_stream_is_made(
 async def test_a_context_or_transport_of_the_wrong_type_is_refused(server_side: bool) -> None:
     transport, _ = memory_stream_pair()
     with pytest.raises(tls.ConfigurationTypeError, match="SecureContext"):
-        TLSStream(transport, {}, server_side=server_side)  # type: ignore[arg-type]
+        TLSStream(transport, {}, server_side=server_side)  # type: ignore[call-overload]
     client, server = await tls_pair()
     context = (server if server_side else client)._engine.context
     with pytest.raises(tls.ConfigurationTypeError, match="transport"):
-        TLSStream(trio.socket.socket, context, server_side=server_side)  # type: ignore[arg-type]
+        TLSStream(trio.socket.socket, context, server_side=server_side)  # type: ignore[call-overload]
 
 
 # Before and after the handshake
