@@ -30,6 +30,7 @@ from test_sni import (
     context_for,
     failing_ways,
     identity,
+    idle,
     in_both_versions,
     others,
 )
@@ -255,7 +256,7 @@ async def test_a_callback_that_raises_refuses_the_client(
 
 @failing_ways
 async def test_an_interrupt_passes_through(failing: Callable[[BaseException], Any]) -> None:
-    server = TLSServer(trio.sleep_forever, DEFAULT, alpn_callback=failing(KeyboardInterrupt()))  # type: ignore[arg-type]
+    server = TLSServer(idle, DEFAULT, alpn_callback=failing(KeyboardInterrupt()))
     asking = Engine(CLIENT, host="a.example", alpn_protocols=["h2"])
     asking.do_handshake()
     left, right = memory_stream_pair()
@@ -291,7 +292,7 @@ async def test_cancelling_a_server_cancels_its_callbacks_and_is_nobody_s_failure
             cancelled.append(choice)
         raise AssertionError
 
-    server = TLSServer(trio.sleep_forever, DEFAULT, alpn_callback=wait)  # type: ignore[arg-type]
+    server = TLSServer(idle, DEFAULT, alpn_callback=wait)
     asking = Engine(CLIENT, host="a.example", alpn_protocols=["h2"])
     asking.do_handshake()
     left, right = memory_stream_pair()

@@ -452,7 +452,7 @@ async def test_who_waits_for_a_handshake_and_is_cancelled_takes_none(nursery: tr
 
 async def test_handshake_of_a_stream_by_hand_has_no_limit() -> None:
     with pytest.raises(TypeError, match="max_handshakes"):
-        TLSStream(memory_stream_pair()[0], SERVER, server_side=True, max_handshakes=1)  # type: ignore[call-overload]
+        TLSStream(memory_stream_pair()[0], SERVER, server_side=True, max_handshakes=1)
 
 
 # The end of the server

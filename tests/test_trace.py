@@ -27,7 +27,8 @@ from OpenSSL._util import ffi, lib
 from trio_tlsnode import Alert, ConfigurationError, ConnectionInfo, ProtocolError
 from trio_tlsnode.info import Cipher
 from trio_tlsnode.testing import default_authority
-from trio_tlsnode.trace import ApplicationData, Flight, HandshakeTrace, Message, TimeSpent, Wait
+from trio_tlsnode.trace import HandshakeTrace
+from trio_tlsnode.trace_events import ApplicationData, Flight, Message, TimeSpent, Wait
 
 pytestmark = [pytest.mark.feature("B21"), pytest.mark.feature("G3")]
 

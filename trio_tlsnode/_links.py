@@ -35,18 +35,39 @@ class Link(abc.ABC):
     Attributes:
         resumable: Whether a cancelled `send` has sent nothing; otherwise nobody knows how much.
         transport: The stream below.
-        local_address: Where we are, if the transport can tell.
-        remote_address: Where the peer is, if the transport can tell.
     """
 
-    __slots__ = ("local_address", "remote_address", "transport")
+    __slots__ = ("_local_address", "_remote_address", "transport")
 
     resumable: ClassVar[bool]
 
     def __init__(self, transport: trio.abc.Stream) -> None:
         self.transport: Any = transport
-        self.local_address: Address | None = None
-        self.remote_address: Address | None = None
+        self._local_address: Address | None = None
+        self._remote_address: Address | None = None
+        # Now: a peer that has reset the connection has no address any more.
+        self._locate()
+
+    @property
+    def local_address(self) -> Address | None:
+        """Where we are, if the transport can tell."""
+        self._locate()
+        return self._local_address
+
+    @property
+    def remote_address(self) -> Address | None:
+        """Where the peer is, if the transport can tell."""
+        self._locate()
+        return self._remote_address
+
+    def _locate(self) -> None:
+        """Ask for the addresses, unless they are known: a transport may be connected later."""
+        if self._remote_address is None:
+            self._ask_for_addresses()
+
+    @abc.abstractmethod
+    def _ask_for_addresses(self) -> None:
+        """Take the addresses from the transport, as far as it can tell."""
 
     @abc.abstractmethod
     async def fill(self, feed: Feed) -> bool:
@@ -95,14 +116,15 @@ class SocketLink(Link):
 
     def __init__(self, transport: trio.SocketStream) -> None:
         super().__init__(transport)
-        sock = transport.socket
-        # A peer that has reset the connection has no address any more, nor has a closed socket.
-        with contextlib.suppress(OSError):
-            self.local_address = Address.from_sockname(sock.family, sock.getsockname())
-            self.remote_address = Address.from_sockname(sock.family, sock.getpeername())
         # Whether the last read filled the buffer.  If not, the socket was empty after it: it costs less to
         # wait at once than to ask once more.
         self._more = False
+
+    def _ask_for_addresses(self) -> None:
+        sock = self.transport.socket
+        with contextlib.suppress(OSError):
+            self._local_address = Address.from_sockname(sock.family, sock.getsockname())
+            self._remote_address = Address.from_sockname(sock.family, sock.getpeername())
 
     def _fileno(self) -> int:
         # Asked for at each use: a number kept across a wait may be another connection's by then.
@@ -171,11 +193,10 @@ class StreamLink(Link):
 
     resumable = False
 
-    def __init__(self, transport: trio.abc.Stream) -> None:
-        super().__init__(transport)
+    def _ask_for_addresses(self) -> None:
         # TLS over TLS, and wrappers that tell where they lead to.
-        self.local_address = _address_of(transport, "local_address")
-        self.remote_address = _address_of(transport, "remote_address")
+        self._local_address = _address_of(self.transport, "local_address")
+        self._remote_address = _address_of(self.transport, "remote_address")
 
     async def fill(self, feed: Feed) -> bool:
         """Receive once, and feed."""

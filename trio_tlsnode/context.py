@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import functools
 import hashlib
+import math
 import weakref
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
@@ -239,7 +240,9 @@ class _Settings:
             ctx.allow_partial_trust_chain()
         if self.verification_time is not None:
             ctx.verify_at(int(self.verification_time.timestamp()))
-        ctx.set_session_timeout(int(self.session_timeout) if server_side else _CLIENT_SESSION_TIMEOUT)
+        ctx.set_session_timeout(
+            math.ceil(self.session_timeout) if server_side else _CLIENT_SESSION_TIMEOUT
+        )
         ctx.set_session_id_context(
             self.session_digest(server_side=server_side, verify_mode=verify_mode, ocsp=role.ocsp)
         )
@@ -247,7 +250,8 @@ class _Settings:
             ctx.use_pre_shared_keys(role.psk, parse_ciphers(self.ciphers), server_side=server_side)
         if role.max_early_data:
             ctx.accept_early_data(role.max_early_data)
-        if not role.resumable:
+        if not role.resumable or (server_side and not self.session_timeout):
+            # OpenSSL takes a time of 0 for its default of two hours.
             ctx.forget_sessions()
         return ctx
 
@@ -418,7 +422,8 @@ class SecureContext:
         dhparam: Servers: the Diffie-Hellman group of TLS 1.2: PEM of at least 1024 bits (2048 is wise),
             "auto" for one of RFC 7919 as strong as the key, None for no DHE.  A client that names groups of
             RFC 7919 gets one that is at least as large, if `groups` is "auto".
-        session_timeout: Servers: how long a session may be resumed, in seconds, 300 by default.
+        session_timeout: Servers: how long a session may be resumed, in seconds, rounded up; 300 by default,
+            and 0 lets none be.
         session_id_context: Servers: what tells the sessions of this context from those of others, at most 32
             bytes; by default it is derived from whom the context trusts.
         client_cert_engine: Refused: OpenSSL 4 has no engines.
@@ -534,7 +539,7 @@ class SecureContext:
                 # Its issuer may be trusted there alone.
                 issued = other.issued(der)
                 if issued.issuer is not None:
-                    merged._issued[der] = issued
+                    merged._issued[der] = issued  # noqa: SLF001 - its own
             self._identities[other] = merged
         return merged
 
@@ -594,16 +599,14 @@ class SecureContext:
             object.__setattr__(self, "_signature_algorithms", found)
         return found
 
-    def ticket_key_name(self, *, verify_mode: int, psk: PSKRole | None) -> bytes | None:
+    def ticket_key_name(self, server: SSLContext) -> bytes | None:
         """Return the name of the keys of a server's tickets, or None if it has none.
 
         OpenSSL does not tell it, so the context shakes hands with itself, once.
 
         Args:
-            verify_mode: As for `ssl_ctx`.
-            psk: As for `ssl_ctx`.
+            server: What `ssl_ctx` has returned for the server's role.
         """
-        server = self.ssl_ctx(server_side=True, verify_mode=verify_mode, psk=psk)
         if server not in self._ticket_key_names:
             session = server.sample_session(self.ssl_ctx(server_side=False, verify_mode=VERIFY_NONE))
             ticket = None if session is None else Session.parse(session).ticket

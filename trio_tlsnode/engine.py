@@ -15,12 +15,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
 from ._openssl.buffers import PLAINTEXT_SIZE, buffers
 from ._openssl.connection import Connection, Negotiated
 from ._openssl.groups import ephemeral_key, iana_name
-from ._openssl.library import pointer_to
+from ._openssl.library import memory_of, pointer_to
 from ._openssl.ssl_ctx import (
     VERIFY_NONE,
     VERIFY_PEER,
@@ -65,7 +65,7 @@ from .server_flight import accepts_early_data, ephemeral_dh_bits, uses_dhe
 from .sessions import PeerChains, Session
 from .signature_algorithms import shared_signature_algorithms
 from .timeouts import check_seconds
-from .trace import HandshakeTrace, Trace, handshake_trace
+from .trace import Trace, handshake_trace
 
 if TYPE_CHECKING:
     from .stream import TLSStream
@@ -96,8 +96,10 @@ DEFAULT_MIN_DH_SIZE: Final = 1024
 _UNREADABLE_STAPLE: Final = "ERR_SSL_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE"
 # OpenSSL's TLSEXT_MAXLEN_host_name.
 _MAX_SNI: Final = 255
-# Decrypted while a handshake that we have asked for is waited for, in bytes.
+# Decrypted while a handshake that we have asked for is waited for, in bytes, apart from the last read.
 _MOST_BACKLOG: Final = 1024 * 1024
+# What TLS 1.3 can derive at once is less.
+_MOST_EXPORTED: Final = 65535
 # What OpenSSL's message callback calls a handshake message, and RFC 8446 the server's second.
 _HANDSHAKE: Final = 22
 _ENCRYPTED_EXTENSIONS: Final = 8
@@ -118,6 +120,9 @@ class Want(enum.Enum):
 
     READ = "read"
     """Ciphertext from the peer."""
+
+    ROOM = "room"
+    """That what was decrypted meanwhile is read: no more than 1 MiB of it is kept."""
 
 
 class Engine(Connection):
@@ -185,6 +190,7 @@ class Engine(Connection):
         "_held",
         "_identity",
         "_keylog",
+        "_last_finished",
         "_malformed",
         "_min_dh_size",
         "_ocsp",
@@ -202,10 +208,10 @@ class Engine(Connection):
         "_renegotiation_window",
         "_renegotiations",
         "_request_cert",
-        "_requesting",
         "_resumable",
         "_session_listeners",
         "_staple_judges",
+        "_starts_trace",
         "_stream",
         "_used",
         "client_hello",
@@ -268,12 +274,14 @@ class Engine(Connection):
         self._used = 0
         self._check_identity = check_server_identity
         self._clock = clock
-        self._keylog = key_log_sink(keylog)
+        self._keylog = None if keylog is None else key_log_sink(keylog)
         self.logs_keys = self._keylog is not None
-        self.trace = None if trace is None or trace is False else self._traced(trace)
+        self.trace = None if trace is None or trace is False else handshake_trace(trace, weakref.ref(self))
+        self._starts_trace = self.trace is not None
         self.traced = self.trace is not None or early_data is not None
         self._early_data_accepted: bool | None = None
-        self._renegotiation_limit = check_limit(
+        # None: not at all.
+        self._renegotiation_limit: int | None = check_limit(
             "renegotiation_limit",
             defaults.renegotiation_limit if renegotiation_limit is None else renegotiation_limit,
         )
@@ -283,13 +291,14 @@ class Engine(Connection):
         )
         # When the peer has renegotiated, as far as that counts.
         self._renegotiations: deque[float] | None = None
-        # A handshake that is not the first: asked for by us, and going on.
         self._early_data: bytes | None = None
+        # A handshake that is not the first: asked for by us, and going on.
         self._asked = False
         self._renegotiating = False
-        self._requesting = False
+        # The peer's Finished message before it.
+        self._last_finished = b""
         # Decrypted while a handshake was waited for.
-        self._backlog = b""
+        self._backlog = bytearray()
         self._stream: weakref.ref[TLSStream] | None = None
         self._session_listeners: list[SessionCallback] = []
         self._resumable = True
@@ -338,11 +347,6 @@ class Engine(Connection):
         if on_session is not None:
             check_callable("on_session", on_session)
             self.tell_sessions(partial(self._call, "on_session", on_session))
-
-    def _traced(self, trace: Trace) -> HandshakeTrace:
-        made = handshake_trace(trace, weakref.ref(self))
-        made.start("server" if self.server_side else "client", self._clock())
-        return made
 
     def _new_verification(self) -> PeerVerification | None:
         """Return the verdict that is to be made on the peer, or None if it is not asked for a certificate."""
@@ -437,7 +441,7 @@ class Engine(Connection):
     def on_ticket(self) -> None:
         """Tell of a session, as its ticket has just been read."""
         super().on_ticket()
-        if self.info is None:
+        if self.info is None or self._renegotiating:
             # Up to TLS 1.2: the session is what it will be at the end of the handshake.
             return
         try:
@@ -469,11 +473,10 @@ class Engine(Connection):
         session = self.current_session()
         if session is None or self.server_side:
             return session
-        made = Session.parse(session)
-        if self.info.protocol == "TLSv1.3" and self._offered is not None and made.ticket == self._offered.ticket:
-            # It has been used (RFC 8446, appendix C.4).
-            return None
-        return session if made.resumable else None
+        made, offered = Session.parse(session), self._offered
+        # A ticket of TLS 1.3 that was offered has been used (RFC 8446, appendix C.4).
+        used = offered is not None and made.protocol == "TLSv1.3" and made.ticket == offered.ticket
+        return session if made.resumable and not used else None
 
     # Ciphertext
 
@@ -539,6 +542,8 @@ class Engine(Connection):
             raise self._error.again()
         if self.client_hello is not None:
             return self.client_hello
+        if self._starts_trace:
+            self._start_trace()
         reader = self._reader
         assert reader is not None
         early, self.early = self.early, bytearray()
@@ -558,7 +563,9 @@ class Engine(Connection):
             return Want.READ
         self.server_name = self.client_hello.server_name
         if self.trace is not None:
-            self.trace.plaintext(sent=False, records=bytes(reader.received), now=self._clock())
+            self._tell_in_clear(bytes(reader.received), sent=False)
+            if self._error is not None:
+                self.refuse(self._error, Alert.internal_error)
         return self.client_hello
 
     @property
@@ -570,7 +577,8 @@ class Engine(Connection):
         if not malformed.is_tls and self._too_few_to_name(received):
             return Want.READ
         # OpenSSL has the verdict and the alert; what it would accept is refused all the same, as no choice
-        # could be made for it.
+        # could be made for it.  So it is not traced: its answer may be one that does not leave.
+        self.traced = False
         self.choose(self.context)
         self._malformed = malformed
         error: ConnectionFailed = ProtocolError(malformed.reason, code="ERR_SSL_DECODE_ERROR")
@@ -587,6 +595,8 @@ class Engine(Connection):
             self.drain_into(0)
         if not malformed.is_tls:
             error = _not_tls(received, error)
+        self._tell_in_clear(received, sent=False)
+        self._tell_in_clear(self._held, sent=True)
         self._error = error
         raise error.again()
 
@@ -691,14 +701,30 @@ class Engine(Connection):
             ConnectionFailed: a copy of `error`, which is from now on what this connection failed of.
         """
         if self.info is None:
-            self._held = alert.plaintext_record()
-            if self.trace is not None:
-                self.trace.plaintext(sent=True, records=self._held, now=self._clock())
+            self._alert_in_clear(alert)
         else:
             self.send_close_notify()
         # A frame whose own exception is among its variables is a cycle: raised is a copy.
         self._error = error
         raise error.again()
+
+    def _hang_up(self, *, in_clear: bool) -> None:
+        """Let the peer know of a failure of which OpenSSL knows nothing.
+
+        Args:
+            in_clear: Whether nothing that is encrypted has left.
+        """
+        if in_clear:
+            # What OpenSSL has to say would let the peer go on.
+            self.drain_into(0)
+            self._alert_in_clear(Alert.internal_error)
+        else:
+            # Before the handshake is done, there is no way to say goodbye.
+            self.send_close_notify()
+
+    def _alert_in_clear(self, alert: Alert) -> None:
+        self._held = alert.plaintext_record()
+        self._tell_in_clear(self._held, sent=True)
 
     def release(self) -> None:
         """Free the ``SSL`` now, and what was read for it.  May be called again."""
@@ -708,7 +734,7 @@ class Engine(Connection):
         self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = None
         self.ocsp_staple = None
         self._session_listeners.clear()
-        self._backlog = b""
+        self._backlog.clear()
         if self._reader is not None:
             self._reader.received.clear()
 
@@ -725,6 +751,8 @@ class Engine(Connection):
         """
         if self.info is not None:
             return self.info
+        if self._starts_trace:
+            self._start_trace()
         if self._reader is not None:
             hello = self.read_client_hello()
             if isinstance(hello, Want):
@@ -735,8 +763,13 @@ class Engine(Connection):
             self.choose(self.context, alpn_protocol=protocol)
         if self._early_data is not None:
             self._send_early_data(self._early_data)
+        in_clear = (self.logs_keys or self.traced) and not self.finished_message(of_peer=False)
         try:
             done = self.step_handshake()
+        except CallbackError as error:
+            if error.callback in ("keylog", "trace"):
+                self._hang_up(in_clear=in_clear)
+            raise
         except ProtocolError as error:
             if self.flight is None:
                 raise
@@ -867,7 +900,7 @@ class Engine(Connection):
         Args:
             line: As it stands in a key log.
         """
-        if self._keylog is not None:
+        if self._keylog is not None and self._error is None:
             self._tell("keylog", self._keylog, line, self.stream)
 
     def on_message(self, sent: bool, version: int, content_type: int, data: bytes) -> None:
@@ -887,11 +920,40 @@ class Engine(Connection):
 
     def _tell(self, option: str, listener: Any, *args: object) -> None:
         """Call a listener of the application's from where OpenSSL cannot be stopped."""
-        if self._error is None:
-            try:
-                self._call(option, listener, *args)
-            except CallbackError as error:
-                self._error = error.again()
+        try:
+            self._call(option, listener, *args)
+        except CallbackError as error:
+            self._error = self._error or error.again()
+
+    def _start_trace(self) -> None:
+        assert self.trace is not None
+        self.trace.start("server" if self.server_side else "client", self._clock())
+        self._starts_trace = False
+
+    def _tell_in_clear(self, records: bytes, *, sent: bool) -> None:
+        if self.trace is not None:
+            self._tell("trace", self.trace.plaintext, sent, records, self._clock())
+
+    def tell_wait(self, callback: str, start: float) -> None:
+        """Trace that the handshake has waited for a callback of the application until now.
+
+        Args:
+            callback: The option under which it was given.
+            start: When it was called.
+        """
+        if self.trace is not None:
+            self._tell("trace", self.trace.waited, callback, start, self._clock())
+
+    def tell_failure(self, error: ConnectionFailed) -> None:
+        """Trace that the connection has failed.
+
+        Args:
+            error: Why.
+        """
+        if self._starts_trace:
+            self._start_trace()
+        if self.trace is not None:
+            self._tell("trace", self.trace.failed, error, self._clock())
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
         """Refuse a second hello, after a HelloRetryRequest, that names another host than the first.
@@ -955,7 +1017,10 @@ class Engine(Connection):
             if not self.server_side and self._session_listeners:
                 self._tell_older_session()
         if self.trace is not None:
-            self.trace.finished(self.info, self._clock())
+            self._tell("trace", self.trace.finished, self.info, self._clock())
+            if self._error is not None:
+                self.info = None
+                self._give_up(self._error)
         return self.info
 
     def _negotiated_info(self, negotiated: Negotiated) -> ConnectionInfo:
@@ -1012,7 +1077,11 @@ class Engine(Connection):
         if offered is not None and (made.ticket, made.session_id) == (offered.ticket, offered.session_id):
             return
         if made.resumable:
-            self._tell_session()
+            try:
+                self._tell_session()
+            except ConnectionFailed as error:
+                # Its traceback would be a cycle.
+                self._give_up(error.with_traceback(None))
 
     def _hides_dh_size(self, negotiated: Negotiated) -> bool:
         """Whether a server has chosen a group, and said so behind so much that it was not seen."""
@@ -1097,35 +1166,50 @@ class Engine(Connection):
 
     def on_handshake_start(self) -> None:
         """Take note that a handshake begins: up to TLS 1.2, there may be another one."""
-        if self.info is None or self._requesting:
+        if self.info is None:
             return
         self._renegotiating = True
+        self._last_finished = self.finished_message(of_peer=True)
         self.verification = self._new_verification()
-        if self._asked:
-            return
+        if not self._asked:
+            self._count_renegotiation()
+
+    def _count_renegotiation(self) -> None:
+        """Take note that the peer renegotiates; refuse it where that is too often."""
         if self._renegotiations is None:
             self._renegotiations = deque()
-        times, now = self._renegotiations, self._clock()
+        times, limit, now = self._renegotiations, self._renegotiation_limit, self._clock()
         while times and now - times[0] >= self._renegotiation_window:
             times.popleft()
         times.append(now)
-        if len(times) > self._renegotiation_limit:
-            self._error = ProtocolError(
-                f"the peer renegotiates too often: more than {self._renegotiation_limit} times in "
-                f"{self._renegotiation_window:g} seconds",
-                code="ERR_TLS_SESSION_ATTACK",
-            )
-        if self._renegotiation_limit < 0:
+        if limit is None:
             self._error = ProtocolError(
                 "the peer renegotiates, which is disabled on this stream",
                 code="ERR_TLS_RENEGOTIATION_DISABLED",
             )
+        elif len(times) > limit:
+            self._error = ProtocolError(
+                f"the peer renegotiates too often: more than {limit} times in "
+                f"{self._renegotiation_window:g} seconds",
+                code="ERR_TLS_SESSION_ATTACK",
+            )
+        else:
+            return
+        # Before it has cost anything.
+        self.refuse_renegotiation()
 
     def on_handshake_done(self) -> None:
-        """Take note that a handshake is done: what was negotiated has changed."""
-        if self._renegotiating:
-            self._asked = self._renegotiating = False
-            self._renew_info()
+        """Take note that OpenSSL is done with a handshake."""
+        if not self._renegotiating:
+            return
+        self._renegotiating = False
+        # For OpenSSL it is a handshake, too, to send a HelloRequest, and to refuse a hello.  Nobody has been
+        # verified by those.
+        if self.finished_message(of_peer=True) == self._last_finished:
+            self.verification = None
+            return
+        self._asked = False
+        self._renew_info()
 
     def on_finished(self) -> None:
         """Take note that a client of TLS 1.3 has answered to being asked for a certificate."""
@@ -1134,37 +1218,58 @@ class Engine(Connection):
             self._renew_info()
 
     def _renew_info(self) -> None:
+        """Note what another handshake has negotiated; name and application protocol are those of the first."""
+        assert self.info is not None
+        negotiated = self.negotiated(server_side=self.server_side)
+        # OpenSSL forgets it, as later hellos say nothing of it.
+        negotiated = negotiated._replace(alpn_protocol=self.info.alpn_protocol)
         try:
-            self.info = self._negotiated_info(self.negotiated(server_side=self.server_side))
+            if not self.server_side:
+                self._check_renegotiated_keys(negotiated)
+            self.info = self._negotiated_info(negotiated)
+            if not self.server_side and self._session_listeners:
+                self._tell_older_session()
         except ConnectionFailed as error:
             self._error = error.again()
         self.verification = None
 
+    def _check_renegotiated_keys(self, negotiated: Negotiated) -> None:
+        """Refuse a later key exchange that the first one would have been refused for."""
+        self._check_group(negotiated)
+        if negotiated.session_reused:
+            return
+        self._offered_chains = None
+        if uses_dhe(negotiated.cipher.standard_name) and self._min_dh_size > DEFAULT_MIN_DH_SIZE:
+            self._give_up(
+                ProtocolError(
+                    "the server's Diffie-Hellman group is unknown: it came encrypted",
+                    code="ERR_TLS_DH_PARAM_SIZE",
+                )
+            )
+
     def renegotiate(self, *, request_cert: bool = True, reject_unauthorized: bool = True) -> None:
-        """Begin another handshake, up to TLS 1.2; `finish_handshake` waits for its end.
+        """Let `finish_handshake` do another handshake, up to TLS 1.2.
 
         Args:
             request_cert: Server: whether to ask the client for a certificate.
             reject_unauthorized: Whether to refuse a peer that is not verified.
 
         Raises:
-            ConfigurationError: TLS 1.3 has no renegotiation (``ERR_SSL_WRONG_SSL_VERSION``).
-            ConnectionFailed: OpenSSL cannot; the connection goes on.
+            ConfigurationError: TLS 1.3 has no renegotiation (``ERR_SSL_WRONG_SSL_VERSION``), or
+                ``secure_options`` switches it off (``ERR_SSL_NO_RENEGOTIATION``).
         """
         self._check_version(
             tls13=False, remedy="a server can ask for a certificate by request_client_certificate()"
         )
+        self._check_demands(request_cert, reject_unauthorized)
+        self.start_renegotiation()
         self._demand(request_cert=request_cert, reject_unauthorized=reject_unauthorized)
-        # For OpenSSL, sending a HelloRequest is a handshake that is done at once.
-        self._requesting = self.server_side
         self._asked = True
-        try:
-            self.start_renegotiation()
-        finally:
-            self._requesting = False
+        # What a client writes now could meet the server's answer half-way.
+        self._renegotiating = not self.server_side
 
     def request_client_certificate(self, *, reject_unauthorized: bool = True) -> None:
-        """Ask a client of TLS 1.3 for a certificate; `finish_handshake` waits for it.
+        """Let `finish_handshake` ask a client of TLS 1.3 for a certificate.
 
         Args:
             reject_unauthorized: Whether to refuse a client that is not verified.
@@ -1177,6 +1282,7 @@ class Engine(Connection):
         if not self.server_side:
             raise ConfigurationError("only a server can ask for a client's certificate")
         self._check_version(tls13=True, remedy="a server can ask for a certificate by renegotiate()")
+        self._check_demands(True, reject_unauthorized)
         self._demand(reject_unauthorized=reject_unauthorized, further=VERIFY_POST_HANDSHAKE)
         self.start_post_handshake_auth()
         self.verification = self._new_verification()
@@ -1190,43 +1296,47 @@ class Engine(Connection):
                 f"wrong SSL version: {self.info.protocol}; {remedy}", code="ERR_SSL_WRONG_SSL_VERSION"
             )
 
-    def _demand(self, *, request_cert: bool = True, reject_unauthorized: bool, further: int = 0) -> None:
+    @staticmethod
+    def _check_demands(request_cert: bool, reject_unauthorized: bool) -> None:
         check_flag("request_cert", request_cert)
-        self._reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
+        check_flag("reject_unauthorized", reject_unauthorized)
+
+    def _demand(self, *, request_cert: bool = True, reject_unauthorized: bool, further: int = 0) -> None:
+        self._reject_unauthorized = reject_unauthorized
         if self.server_side:
             self._request_cert = request_cert
             self.demand(verify_mode_for(request_cert, reject_unauthorized) | further)
 
     def finish_handshake(self) -> bool | Want:
-        """Return True once a handshake that we have asked for is done; keep the data that comes before it.
+        """Return True once no handshake is asked for or going on; data that comes before is kept for `read`.
 
         Raises:
             ConnectionFailed: it failed.
-            ConnectionLost: the peer has said goodbye instead, or the transport has ended.
+            TruncationError: the peer has said goodbye instead, or the transport has ended.
         """
-        while self._asked or self._renegotiating:
-            if not self._read_ahead() and (self._asked or self._renegotiating):
-                if self.eof or self.peer_closed:
-                    raise ConnectionLost("the connection ended before the handshake was done")
-                return Want.READ
-        return True
+        return self._read_ahead(lambda: not self._asked and self._may_write())
 
-    def _read_ahead(self) -> bool:
-        """Decrypt data for whoever receives later; return whether there was some."""
-        count = self.read_into(buffers.plaintext, PLAINTEXT_SIZE)
-        if not count:
-            return False
-        if len(self._backlog) + count > _MOST_BACKLOG:
-            raise ProtocolError(
-                f"the peer sends more than {_MOST_BACKLOG} bytes of data before its answer",
-                code="ERR_SSL_UNEXPECTED_RECORD",
-            )
-        self._backlog += bytes(buffers.plaintext_view[:count])
+    def _may_write(self) -> bool:
+        """Whether OpenSSL can encrypt data before it reads on."""
+        return not self._renegotiating and (self._digested or not self.in_handshake)
+
+    def _read_ahead(self, done: Callable[[], bool]) -> Literal[True] | Want:
+        """Return True once something is so; decrypt data until then, for whoever reads later."""
+        while not done():
+            if len(self._backlog) >= _MOST_BACKLOG:
+                return Want.ROOM
+            count = self.read_into(buffers.plaintext, PLAINTEXT_SIZE)
+            if count:
+                self._backlog += buffers.plaintext_view[:count]
+            elif not done():
+                if self.eof or self.peer_closed:
+                    raise TruncationError("the connection ended in the middle of a handshake")
+                return Want.READ
         return True
 
     def disable_renegotiation(self) -> None:
         """Let the next renegotiation of the peer's end the connection."""
-        self._renegotiation_limit = -1
+        self._renegotiation_limit = None
 
     # Key material
 
@@ -1239,17 +1349,24 @@ class Engine(Connection):
             context: What else it depends on; None is not the same as ``b""`` up to TLS 1.2.
 
         Raises:
-            NeedHandshakeError: the handshake is not done.
-            ValueError: `length` is less than 1, or the label is empty.
-            ConnectionFailed: OpenSSL cannot.
+            NeedHandshakeError: the handshake is not done, or another one is going on.
+            ValueError: `length` is not from 1 to 65535, or the label is empty.
+            ConfigurationError: OpenSSL refuses the label, or the length.
         """
-        if self.info is None:
-            raise NeedHandshakeError
-        if not isinstance(length, int) or not isinstance(label, str):
+        self.require_keys()
+        if isinstance(length, bool) or not isinstance(length, int) or not isinstance(label, str):
             raise TypeError(f"length must be an int and label a str. Received {length!r} and {label!r}")
-        if length < 1 or not label:
-            raise ValueError(f"length must be at least 1, and label not empty. Received {length}, {label!r}")
-        return self.export(length, label.encode(), None if context is None else bytes(context))
+        if not 1 <= length <= _MOST_EXPORTED or not label:
+            raise ValueError(
+                f"length must be 1 to {_MOST_EXPORTED}, and label not empty. Received {length}, {label!r}"
+            )
+        # Of an int, bytes() would make as many zeros.
+        return self.export(length, label.encode(), None if context is None else bytes(memoryview(context)))
+
+    def require_keys(self) -> None:
+        """Raise `NeedHandshakeError` unless a handshake is done, and none is changing the keys."""
+        if self.info is None or self._ssl is None or self._renegotiating:
+            raise NeedHandshakeError("the handshake is not done")
 
     def finished(self, *, of_peer: bool) -> bytes | None:
         """Return the latest Finished message of ours or of the peer's, or None before there is one.
@@ -1278,7 +1395,8 @@ class Engine(Connection):
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1. Received {max_bytes}")
         if self._backlog:
-            data, self._backlog = self._backlog[:max_bytes], self._backlog[max_bytes:]
+            data = bytes(self._backlog[:max_bytes])
+            del self._backlog[:max_bytes]
             return data
         count = self.read_into(buffers.plaintext, min(max_bytes, PLAINTEXT_SIZE))
         if count is not None:
@@ -1296,13 +1414,12 @@ class Engine(Connection):
         """
         if self.info is None:
             raise NeedHandshakeError
-        if self._backlog:
-            view = memoryview(buffer).cast("B")
-            count = min(len(self._backlog), len(view))
-            view[:count] = self._backlog[:count]
-            self._backlog = self._backlog[count:]
-            return count
         pointer = pointer_to(buffer)
+        if self._backlog:
+            count = min(len(self._backlog), len(pointer))
+            memory_of(pointer)[:count] = self._backlog[:count]
+            del self._backlog[:count]
+            return count
         got = self.read_into(pointer, len(pointer))
         return self._no_data(0) if got is None else got
 
@@ -1339,13 +1456,24 @@ class Engine(Connection):
             length: How many bytes it has.
 
         Returns:
-            Up to where the data is done, or `Want.READ` during a renegotiation.
+            Up to where the data is done, or what is needed first in the middle of a handshake.
         """
-        # Before what the peer has sent of it is read, OpenSSL must not be asked to write.
-        if self._renegotiating and self.finish_handshake() is not True:
-            return Want.READ
+        if (ready := self._end_handshake()) is not True:
+            return ready
         done, self._used = self.write_from(pointer_to(data), offset, length, self._begin_output())
+        if done == offset:
+            self._used = self.drain_into(self._used)
+            return Want.READ
         return done
+
+    def _end_handshake(self) -> Literal[True] | Want:
+        """Return True unless OpenSSL has to read on before it can write.
+
+        Asked to write over input, it would take data for a broken handshake.
+        """
+        if self._renegotiating or not self._digested:
+            return self._read_ahead(self._may_write)
+        return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt data; `drain` has the ciphertext.
@@ -1374,8 +1502,11 @@ class Engine(Connection):
         finally:
             self._held = b"".join(ciphertext)
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> bool | Want:
         """Say goodbye: a close_notify is to be drained.  Reading goes on.  Later calls do nothing.
+
+        Returns:
+            True, or what is needed first in the middle of a handshake.
 
         Raises:
             NeedHandshakeError: the handshake is not done.
@@ -1383,8 +1514,11 @@ class Engine(Connection):
         if self.info is None:
             raise NeedHandshakeError
         if not self.close_notify_sent:
+            if (ready := self._end_handshake()) is not True:
+                return ready
             self.close_notify_sent = True
             self.send_close_notify()
+        return True
 
 
 def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:

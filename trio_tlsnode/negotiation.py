@@ -19,6 +19,7 @@ import inspect
 import itertools
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import trio
@@ -41,6 +42,7 @@ from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
 from .trace import HandshakeTrace, Trace
 
 if TYPE_CHECKING:
+    from ._openssl.ssl_ctx import SSLContext
     from .addresses import Address
     from .client_hello import ClientHello
     from .stream import TLSStream
@@ -315,17 +317,21 @@ class ServerPolicy:
                     option="context",
                 )
             require_psk_suite(context)
-        # Made now, what is forked afterwards shares its ticket keys.
-        self._ssl_ctx(context)
+        # With it come the ticket keys: made now, they are shared by all that are forked later.
+        self._ssl_ctx(context, None if self._psk is None else self._psk_role(None))
         return context
 
-    def _ssl_ctx(self, context: SecureContext) -> None:
-        """Make the ``SSL_CTX`` that connections use, but for those with pre-shared keys of TLS 1.3."""
-        context.ssl_ctx(
+    def _ssl_ctx(self, context: SecureContext, psk: PSKRole | None) -> SSLContext:
+        """Return what connections that may resume a session are made from."""
+        return context.ssl_ctx(
             server_side=True,
             verify_mode=verify_mode_for(self.request_cert, self.reject_unauthorized),
-            psk=None if self._psk is None else PSKRole(None, self._psk_identity_hint),
+            psk=psk,
+            max_early_data=self._max_early_data,
         )
+
+    def _psk_role(self, psk: PreSharedKey | None) -> PSKRole:
+        return PSKRole(None if psk is None else psk.hash, self._psk_identity_hint)
 
     def new_engine(self) -> Engine:
         """Return the engine of a new connection."""
@@ -360,7 +366,7 @@ class ServerPolicy:
         psk = role = None
         if self._psk is not None:
             psk = await self._offered_psk(hello, context, stream, engine)
-            role = PSKRole(None if psk is None else psk.hash, self._psk_identity_hint)
+            role = self._psk_role(psk)
         staple = None
         if self._ocsp_callback is not None and hello.requests_ocsp and psk is None:
             staple = await self._staple(context, engine)
@@ -493,10 +499,7 @@ class ServerPolicy:
                 return context, None
             generations = self._generations[context] = self._new_generations(context)
         current = generations.advance(context, trio.current_time())
-        opener = generations.opener(
-            hello, verify_mode=verify_mode_for(self.request_cert, self.reject_unauthorized), psk=psk
-        )
-        return current, opener
+        return current, generations.opener(hello, partial(self._ssl_ctx, psk=psk))
 
     def _new_generations(self, context: SecureContext) -> TicketGenerations:
         return TicketGenerations(context, rotation=self._ticket_rotation)
@@ -535,14 +538,15 @@ class ServerPolicy:
         option: str, callback: Any, *args: object, engine: Engine, alert: Alert = Alert.internal_error
     ) -> Any:
         """Call a callback of the application's, sync or async; what it raises refuses this connection."""
-        trace = engine.trace
-        start = 0.0 if trace is None else trio.current_time()
+        start = 0.0 if engine.trace is None else trio.current_time()
         try:
-            answer = callback(*args)
-            if inspect.isawaitable(answer):
-                answer = await answer
-            if trace is not None:
-                trace.waited(option, start, trio.current_time())
+            try:
+                answer = callback(*args)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            finally:
+                if engine.trace is not None:
+                    engine.tell_wait(option, start)
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this connection's alone
             # A nursery of the callback's may raise both its being cancelled and what failed over that.
             raised = error if isinstance(error, Exception) else error.split(trio.Cancelled)[1]

@@ -566,9 +566,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 try:
                     await self._handshake_in_time()
                 finally:
-                    if self._failure is None and not self._secure:
+                    if self._failure is None and self._send_failure is not None and not self._secure:
                         # Half a message sent: there is no way to go on with the handshake.
                         self._failure = self._send_failure
+                        self._engine.tell_failure(self._failure)
                     if self._closed:
                         # Meanwhile, while a callback of ours chose; its choice has made a new SSL.
                         self._engine.release()
@@ -1097,8 +1098,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._failure = self._kept(error)
             if self._peer_sessions is not None:
                 self._peer_sessions.failed(error)
-            if self._engine.trace is not None:
-                self._engine.trace.failed(error, trio.current_time())
+            self._engine.tell_failure(error)
         return error
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:

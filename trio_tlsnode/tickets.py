@@ -12,14 +12,16 @@ So they can be renewed, and are gone when nobody needs them any more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Final, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from .client_hello import ClientHello
 from .context import SecureContext
 from .errors import ConfigurationError, ConfigurationTypeError, FeatureUnavailable
-from .psk import PSKRole
 from .sessions import KEY_NAME_SIZE
+
+if TYPE_CHECKING:
+    from ._openssl.ssl_ctx import SSLContext
 
 _TICKET_KEYS_SIZE: Final = 48
 # Of those that were replaced within the lifetime of their tickets; each costs a lookup in every handshake.
@@ -102,20 +104,22 @@ class TicketGenerations:
             self._earlier = [generation for generation in dated if now < generation.until]
         return self._renewed or context
 
-    def opener(self, hello: ClientHello, *, verify_mode: int, psk: PSKRole | None) -> SecureContext | None:
+    def opener(
+        self, hello: ClientHello, ssl_ctx: Callable[[SecureContext], SSLContext]
+    ) -> SecureContext | None:
         """Return the earlier context that can open a ticket in a ClientHello, or None.
 
         Args:
             hello: What the client sends.
-            verify_mode: As for `SecureContext.ssl_ctx`.
-            psk: As for `SecureContext.ssl_ctx`.
+            ssl_ctx: Returns what the connection would be made from with a context.
         """
         if not self._earlier:
             return None
         names = {ticket[:KEY_NAME_SIZE] for ticket in (hello.session_ticket or b"", *hello.psk_identities)}
         for generation in reversed(self._earlier):
-            if generation.context.ticket_key_name(verify_mode=verify_mode, psk=psk) in names:
-                return generation.context
+            context = generation.context
+            if context.ticket_key_name(ssl_ctx(context)) in names:
+                return context
         return None
 
 

@@ -77,8 +77,8 @@ def on_server_name(ssl: Any, alert: Any, _arg: Any) -> int:
     It is called for each ClientHello, also where it names nobody.
     """
     connection = connections[ssl]
-    if lib.SSL_version(ssl) != _TLS13:
-        # There is only one hello, and of a resumed session this would be another one's name.
+    if lib.SSL_version(ssl) != _TLS13 and not lib.SSL_renegotiate_pending(ssl):
+        # There is only one hello so far, and of a resumed session this would be another one's name.
         return _OK
     name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
     host = None if name == NULL else ffi.string(name).decode("latin-1")

@@ -7,13 +7,11 @@ through.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..diagnosis import DIAGNOSES
-from ..errors import CertificateError, ConnectionFailed
+from ..errors import CertificateError, ConfigurationError, ConnectionFailed
 from ..iana import CIPHER_SUITES
 from ..info import Cipher
 from ..server_flight import selected_cipher_suite
@@ -42,8 +40,8 @@ _TWO_RECORDS = 2 * (5 + 1 + 16)
 # How much of a server's handshake is kept: its messages up to the end of a large certificate chain.
 _LONGEST_FLIGHT = 64 * 1024
 _BOTH_SHUT_DOWN = lib.SSL_SENT_SHUTDOWN | lib.SSL_RECEIVED_SHUTDOWN
-# SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION; the bindings lack it.
-_NO_RESUMPTION_ON_RENEGOTIATION: Final = 1 << 16
+# The state of an ``SSL`` of which no handshake message is awaited.
+_NO_HANDSHAKE: Final = b"SSL negotiation finished successfully"
 # A hash of SHA-384; older versions have 12 bytes.
 _LONGEST_FINISHED: Final = 64
 # SSL_READ_EARLY_DATA_FINISH.
@@ -90,13 +88,15 @@ class Negotiated(NamedTuple):
 _tracing = threading.Lock()
 
 
-@contextlib.contextmanager
-def tracing(ssl_ctx: Any) -> Iterator[None]:
-    """Let the ``SSL`` that is made inside be traced: it takes the callback over, and keeps it for good."""
+def _new_traced_ssl(ssl_ctx: Any) -> Any:
+    """Return an ``SSL`` that is traced: it takes the context's callback over, and keeps it for good.
+
+    One that another thread makes meanwhile is called back too, and has nothing to tell.
+    """
     with _tracing:
         lib.SSL_CTX_set_msg_callback(ssl_ctx, callbacks.on_message)
         try:
-            yield
+            return lib.SSL_new(ssl_ctx)
         finally:
             lib.SSL_CTX_set_msg_callback(ssl_ctx, NULL)
 
@@ -220,8 +220,8 @@ class Connection:
             presents: The context with the certificates that a server presents, if it is another one: the
                 tickets are those of `ssl_ctx`, and so are all options.
         """
-        with tracing(ssl_ctx.pointer) if self.traced else contextlib.nullcontext():
-            ssl = ffi.gc(lib.SSL_new(ssl_ctx.pointer), lib.SSL_free)
+        new = _new_traced_ssl if self.traced else lib.SSL_new
+        ssl = ffi.gc(new(ssl_ctx.pointer), lib.SSL_free)
         if self.logs_keys:
             for context in (ssl_ctx, presents):
                 if context is not None:
@@ -370,20 +370,29 @@ class Connection:
         lib.SSL_set_verify(self._ssl, verify_mode, callbacks.on_verify)
 
     def start_renegotiation(self) -> None:
-        """Begin another handshake; what is to be sent is pending.
+        """Let the next `read_into` begin another handshake, as soon as no record is there in part only.
+
+        ``SSL_do_handshake`` would fail over data that has arrived.
 
         Raises:
-            ConnectionFailed: OpenSSL cannot.
+            ConfigurationError: it is switched off.
         """
-        # Otherwise the session would be resumed, and nobody asked for a certificate.
-        lib.SSL_set_options(self._ssl, _NO_RESUMPTION_ON_RENEGOTIATION)
         if lib.SSL_renegotiate(self._ssl) != 1:
-            raise error_queue.connection_error()
-        lib.SSL_do_handshake(self._ssl)
-        error_queue.drain()
+            error = error_queue.connection_error()
+            raise ConfigurationError(f"{error.reason}: secure_options forbids it", code=error.code)
+        self._digested = False
+
+    def refuse_renegotiation(self) -> None:
+        """Answer the peer's hello, also one that is just being read, with the alert no_renegotiation."""
+        lib.SSL_set_options(self._ssl, lib.SSL_OP_NO_RENEGOTIATION)
+
+    @property
+    def in_handshake(self) -> bool:
+        """Whether a handshake message has arrived in part, or another one must follow it."""
+        return bool(ffi.string(lib.SSL_state_string_long(self._ssl)) != _NO_HANDSHAKE)
 
     def start_post_handshake_auth(self) -> None:
-        """Ask a client of TLS 1.3 for a certificate; what is to be sent is pending.
+        """Let the next `read_into` ask a client of TLS 1.3 for a certificate.
 
         Raises:
             ConnectionFailed: the client has not said that it may be asked.
@@ -391,8 +400,7 @@ class Connection:
         self.watch_handshakes()
         if lib.SSL_verify_client_post_handshake(self._ssl) != 1:
             raise error_queue.connection_error()
-        lib.SSL_do_handshake(self._ssl)
-        error_queue.drain()
+        self._digested = False
 
     def allow_post_handshake_auth(self) -> None:
         """Tell the server of TLS 1.3 that it may ask for our certificate later; before the handshake."""
@@ -579,7 +587,8 @@ class Connection:
             used: How many bytes of the outgoing buffer are used.
 
         Returns:
-            `offset` and `used` as they are now.
+            `offset` and `used` as they are now; `offset` is what it was if ciphertext is needed first, to end
+            a handshake.
 
         Raises:
             ConnectionFailed: OpenSSL cannot encrypt any more.
@@ -595,6 +604,8 @@ class Connection:
         while offset < length and used <= OUTGOING_SIZE - MAX_CIPHERTEXT_RECORD:
             count = _SSL_write(ssl, source + offset, min(length - offset, fragment))
             if count <= 0:
+                if _SSL_get_error(ssl, count) == _WANT_READ:
+                    break
                 raise self._keep_error().again()
             offset += count
             used += _BIO_read(wbio, outgoing + used, OUTGOING_SIZE - used)

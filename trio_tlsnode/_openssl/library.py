@@ -40,6 +40,7 @@ __all__ = [
     "features",
     "ffi",
     "lib",
+    "memory_of",
     "openssl_version",
     "pointer_to",
     "version_report",
@@ -49,6 +50,9 @@ NULL = ffi.NULL
 
 pointer_to = ffi.from_buffer
 """Return a pointer to the memory of bytes, a bytearray or a memoryview; it keeps them alive."""
+
+memory_of = ffi.buffer
+"""Return the memory behind a pointer with a length, to be read and written as bytes."""
 
 openssl_version: str = ffi.string(lib.OpenSSL_version(lib.OPENSSL_VERSION)).decode()
 

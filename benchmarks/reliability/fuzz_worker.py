@@ -1,0 +1,24 @@
+"""The process that libFuzzer runs in: ``python -m benchmarks.reliability.fuzz_worker TARGET [libFuzzer's arguments]``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+
+def main() -> None:
+    """Fuzz one target, with the coverage of this package's code as the guide."""
+    atheris = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["trio_tlsnode"]):
+        hostile = importlib.import_module("benchmarks.reliability.hostile")
+    target = sys.argv.pop(1)
+
+    def judge(data: bytes) -> None:
+        hostile.judge(target, data)
+
+    atheris.Setup(sys.argv, judge)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Every rule of Node.js's own tests that is portable has a test of ours, or an excuse that users can read."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_pairs import node_table
+
+ROOT = Path(__file__).parents[2]
+ROWS = node_table("behaviours")["rows"]
+PAGE = " ".join((ROOT / "docs" / "coming-from-node.md").read_text(encoding="utf-8").split())
+PORTABLE = {name: excuse for name, (_, portable, excuse) in ROWS.items() if portable}
+
+
+def marked() -> Iterator[str]:
+    """Yield what stands in ``pytest.mark.node(...)`` anywhere in the tests."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "mark.node(" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.node":
+                for argument in node.args:
+                    assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno}"
+                    yield argument.value
+
+
+MARKED = set(marked())
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_portable_rule_has_a_test_or_an_excuse(name: str) -> None:
+    excuse = PORTABLE[name]
+    assert (name in MARKED) is (excuse is None)
+    assert excuse is None or excuse in PAGE
+
+
+def test_markers_name_rules_that_are_listed() -> None:
+    assert ROWS.keys() >= MARKED
+    assert not {name for name in MARKED if not re.fullmatch(r"test-[\w-]+\.m?js", name)}
