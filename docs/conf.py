@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401 - lists the fonts, and would tell so within a notebook
+
 from trio_tlsnode import __version__
 
 project = "trio_tlsnode"
@@ -9,9 +14,29 @@ author = "The trio_tlsnode developers"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+
+# Sphinx reads nothing from outside of its folder.  The notebooks are run each time, as what they show depends on
+# the package; what one writes to the standard error is a warning.
+_notebooks = Path(__file__).parent / "notebooks"
+shutil.rmtree(_notebooks, ignore_errors=True)
+shutil.copytree(
+    Path(__file__).parent.parent / "notebooks",
+    _notebooks,
+    ignore=lambda _, names: {n for n in names if not n.endswith(".ipynb")},
+)
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+nb_execution_show_tb = True
+nb_output_stderr = "warn"
+nb_merge_streams = True
+# Their tables are not in CommonMark.
+nb_render_markdown_format = "myst"
+
 # A single back quote names something of this package, a parameter, or something of Trio; the first is a link.
 default_role = "py:obj"
 autodoc_member_order = "bysource"

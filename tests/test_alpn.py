@@ -57,6 +57,7 @@ def test_every_form_means_the_same(names: list[bytes]) -> None:
     assert len(wire) == sum(len(name) + 1 for name in names)
 
 
+@pytest.mark.node("test-tls-basic-validations.js")
 @pytest.mark.parametrize(
     ("value", "code", "option"),
     [
@@ -131,6 +132,7 @@ async def test_both_sides_know_what_was_negotiated(
 
 
 @pytest.mark.feature("B11")
+@pytest.mark.node("test-tls-alpn-server-client.js")
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 async def test_without_a_protocol_in_common_both_sides_are_told(version: str) -> None:
     client, server = await tls_pair(
@@ -179,6 +181,11 @@ def answering(answer: str) -> Any:
 
 @pytest.mark.feature("B11")
 @pytest.mark.feature("B12")
+@pytest.mark.node(
+    "test-tls-alpn-server-client.js",
+    "test-http2-alpn.js",
+    "test-tls-socket-constructor-alpn-options-parsing.js",
+)
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 @pytest.mark.parametrize(NODE["columns"], NODE["rows"].values(), ids=NODE["rows"])
 async def test_protocols_are_negotiated_as_in_node(

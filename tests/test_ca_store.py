@@ -72,6 +72,7 @@ UNKNOWN = "UNABLE_TO_VERIFY_LEAF_SIGNATURE"
 
 
 @pytest.mark.feature("D5")
+@pytest.mark.node("test-tls-root-certificates.js")
 def test_root_certificates_are_an_immutable_tuple_of_different_pems() -> None:
     roots = tls.root_certificates()
     assert isinstance(roots, tuple)
@@ -84,6 +85,7 @@ def test_root_certificates_are_an_immutable_tuple_of_different_pems() -> None:
 
 @pytest.mark.feature("D5")
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-root-certificates.js", "test-tls-get-ca-certificates-bundled.js")
 def test_root_certificates_are_the_same_object_each_time() -> None:
     assert tls.root_certificates() is tls.root_certificates()
     assert tls.get_ca_certificates("bundled") is tls.root_certificates()
@@ -93,6 +95,9 @@ def test_root_certificates_are_the_same_object_each_time() -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-get-ca-certificates-default.js")
+@pytest.mark.node("test-tls-get-ca-certificates-bundled-subset.js")
+@pytest.mark.node("test-tls-get-ca-certificates-extra-empty.js")
 def test_default_list_is_mozilla_s_and_the_same_object_each_time() -> None:
     assert tls.get_ca_certificates() == tls.get_ca_certificates("default")
     assert tls.get_ca_certificates() is tls.get_ca_certificates("default")
@@ -101,6 +106,7 @@ def test_default_list_is_mozilla_s_and_the_same_object_each_time() -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-get-ca-certificates-extra.js", "test-tls-get-ca-certificates-extra-subset.js")
 def test_extra_list_is_in_the_default_one(extra: Path) -> None:
     assert tls.get_ca_certificates("extra") == (extra.read_text(),)
     assert set(tls.get_ca_certificates()) == {
@@ -111,6 +117,7 @@ def test_extra_list_is_in_the_default_one(extra: Path) -> None:
 
 @pytest.mark.feature("G7")
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-get-ca-certificates-error.js")
 @pytest.mark.parametrize("name", NODE["ca_certificates"]["wrong_type"])
 def test_list_is_asked_for_by_a_str_as_in_node(name: Any) -> None:
     with pytest.raises(ConfigurationTypeError) as caught:
@@ -119,6 +126,7 @@ def test_list_is_asked_for_by_a_str_as_in_node(name: Any) -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-get-ca-certificates-error.js")
 @pytest.mark.parametrize("name", [*NODE["ca_certificates"]["wrong_value"], "", "Default"])
 def test_list_that_is_none_is_refused_as_in_node(name: str) -> None:
     with pytest.raises(ConfigurationError, match="default, bundled, system and extra") as caught:
@@ -141,6 +149,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.feature("G7")
 @pytest.mark.feature("F2")
+@pytest.mark.node("test-tls-get-ca-certificates-system-without-flag.js")
 def test_system_s_list_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tmp_path / "ca-certificates.crt"
     bundle.write_bytes(b"# a comment\n" + Authority().ca + AUTHORITY.ca + AUTHORITY.ca)
@@ -199,18 +208,21 @@ def test_system_s_list_goes_with_others(system: Path) -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-get-ca-certificates-system.js")
 def test_system_s_list_is_no_default(system: Path) -> None:
     (system / "root.pem").write_bytes(AUTHORITY.ca)
     assert verdict(SecureContext()) == UNKNOWN
     defaults.ca = "system"
     assert verdict(SecureContext()) is None
     assert tls.get_ca_certificates() == tls.get_ca_certificates("system")
+    assert tls.get_ca_certificates("system") is tls.get_ca_certificates("system")
 
 
 # The extra list, as Node.js documents it
 
 
 @pytest.mark.feature("F2")
+@pytest.mark.node("test-tls-env-extra-ca.js")
 @pytest.mark.usefixtures("extra")
 def test_extra_list_is_trusted_by_default() -> None:
     assert verdict(SecureContext()) is None
@@ -235,6 +247,7 @@ def test_extra_list_is_not_used_where_ca_is_given() -> None:
 
 @pytest.mark.feature("F2")
 @pytest.mark.feature("F5")
+@pytest.mark.node("test-tls-env-extra-ca-with-options.js")
 @pytest.mark.usefixtures("extra")
 @pytest.mark.parametrize(
     "settings",
@@ -258,6 +271,7 @@ def test_extra_list_is_read_once_in_a_process(extra: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.feature("F2")
+@pytest.mark.node("test-tls-env-bad-extra-ca.js")
 @pytest.mark.parametrize(
     "content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
 )
@@ -279,6 +293,7 @@ def test_extra_list_that_cannot_be_read_is_a_warning_once_a_context_needs_it(
 
 
 @pytest.mark.feature("F2")
+@pytest.mark.node("test-tls-env-bad-extra-ca.js")
 def test_import_warns_of_nothing_and_a_context_warns_in_a_new_process(tmp_path: Path) -> None:
     missing = str(tmp_path / "weiß nicht.pem")
     program = """
@@ -314,6 +329,8 @@ def test_extra_list_is_ignored_in_a_setuid_program(borrowed: str, monkeypatch: p
 
 @pytest.mark.feature("G7")
 @pytest.mark.feature("F13")
+@pytest.mark.node("test-tls-set-default-ca-certificates-append-fetch.mjs")
+@pytest.mark.node("test-tls-set-default-ca-certificates-append-https-request.js")
 def test_defaults_ca_is_trusted_by_every_new_context() -> None:
     before = SecureContext()
     defaults.ca = [*tls.root_certificates(), AUTHORITY.ca]
@@ -325,6 +342,7 @@ def test_defaults_ca_is_trusted_by_every_new_context() -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-set-default-ca-certificates-array-buffer.js")
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview, bytes.decode, x509.load_pem_x509_certificate])
 def test_defaults_ca_takes_every_form(form: Any) -> None:
     for ca in (form(AUTHORITY.ca), [form(AUTHORITY.ca)], (form(AUTHORITY.ca),) * 3):
@@ -334,6 +352,7 @@ def test_defaults_ca_takes_every_form(form: Any) -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-set-default-ca-certificates-basic.js")
 def test_defaults_ca_leaves_the_other_lists_alone() -> None:
     others = [tls.get_ca_certificates(name) for name in ("bundled", "system", "extra")]
     defaults.ca = []
@@ -342,6 +361,8 @@ def test_defaults_ca_leaves_the_other_lists_alone() -> None:
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-set-default-ca-certificates-precedence-bundled.js")
+@pytest.mark.node("test-tls-set-default-ca-certificates-precedence-empty.js")
 @pytest.mark.parametrize("ca", [[], tls.root_certificates()], ids=["empty", "bundled"])
 def test_context_s_own_ca_goes_before_the_default(ca: Any) -> None:
     defaults.ca = ca
@@ -350,6 +371,7 @@ def test_context_s_own_ca_goes_before_the_default(ca: Any) -> None:
 
 @pytest.mark.feature("G7")
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-set-default-ca-certificates-error.js")
 @pytest.mark.parametrize(
     "value", [*NODE["default_ca"]["wrong_type"], *([item] for item in NODE["default_ca"]["wrong_item"])]
 )
@@ -362,6 +384,7 @@ def test_defaults_ca_of_the_wrong_type_is_refused_as_in_node(value: Any) -> None
 
 
 @pytest.mark.feature("G7")
+@pytest.mark.node("test-tls-set-default-ca-certificates-recovery.js")
 @pytest.mark.parametrize(
     ("value", "code"),
     [

@@ -319,6 +319,7 @@ async def test_a_stream_made_by_hand_asks_its_callback() -> None:
 
 
 @pytest.mark.feature("B11")
+@pytest.mark.node("test-tls-alpn-server-client.js", "test-http2-alpn.js")
 @pytest.mark.parametrize("protocols", [["b", "c"], [], b"\x02h2"])
 def test_a_callback_beside_a_list_is_refused(protocols: Any) -> None:
     _, right = memory_stream_pair()

@@ -34,6 +34,7 @@ def refusal(ciphers: Any, **options: Any) -> ConfigurationError:
 
 
 @pytest.mark.feature("F7")
+@pytest.mark.node("test-tls-set-ciphers.js")
 @pytest.mark.parametrize(NODE["set_ciphers"]["columns"], NODE["set_ciphers"]["rows"])
 def test_list_negotiates_what_it_does_in_node(
     client_ciphers: Any,
@@ -74,6 +75,7 @@ def test_unknown_name_is_refused_as_in_node(ciphers: str) -> None:
 
 
 @pytest.mark.feature("F7")
+@pytest.mark.node("test-tls-honorcipherorder.js")
 @pytest.mark.usefixtures("reset_defaults")
 @pytest.mark.parametrize(NODE["honor_cipher_order"]["columns"], NODE["honor_cipher_order"]["rows"])
 def test_order_that_counts_is_the_server_s_as_in_node(
@@ -89,6 +91,7 @@ def test_order_that_counts_is_the_server_s_as_in_node(
 
 
 @pytest.mark.feature("C5")
+@pytest.mark.node("test-tls-getcipher.js")
 @pytest.mark.parametrize(NODE["get_cipher"]["columns"], NODE["get_cipher"]["rows"])
 def test_negotiated_suite_is_described_as_in_node(
     server_options: dict[str, str],
@@ -105,6 +108,7 @@ def test_negotiated_suite_is_described_as_in_node(
 
 
 @pytest.mark.feature("F12")
+@pytest.mark.node("test-crypto.js")
 def test_get_ciphers_is_as_node_s() -> None:
     names = tls.get_ciphers()
     assert set(NODE["get_ciphers"]["includes"]) <= set(names)
@@ -291,6 +295,7 @@ def test_order_of_tls_1_3_suites_is_that_of_the_list() -> None:
 
 @pytest.mark.feature("F7")
 @pytest.mark.feature("F3")
+@pytest.mark.node("test-tls-reduced-SECLEVEL-in-cipher.js")
 @pytest.mark.parametrize("kind", ["RSA-512", "RSA-1024"])
 def test_key_too_small_for_the_security_level_is_refused_at_construction(kind: Kind) -> None:
     for ciphers in (None, "DEFAULT", "TLS_AES_128_GCM_SHA256"):

@@ -203,6 +203,7 @@ async def test_server_of_an_unknown_authority_is_refused_by_default(port: int) -
 
 
 @pytest.mark.feature("A1")
+@pytest.mark.node("test-tls-addca.js")
 @pytest.mark.parametrize("function", ["connect", "connect_unix", "wrap_client"])
 async def test_context_and_its_options_together_are_refused(function: str, tmp_path: Path) -> None:
     transport, peer = memory_stream_pair()
@@ -333,6 +334,7 @@ async def test_name_that_cannot_be_one_is_a_configuration_error(host: str) -> No
 
 
 @pytest.mark.feature("A21")
+@pytest.mark.node("test-tls-connect.js")
 async def test_closed_port() -> None:
     with closed_port() as port:
         with pytest.raises(ConnectError) as caught:
@@ -508,6 +510,7 @@ async def test_cancelling_closes_the_socket() -> None:
 
 
 @pytest.mark.feature("A2")
+@pytest.mark.node("test-tls-connect-pipe.js")
 async def test_connect_unix(nursery: trio.Nursery, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     await nursery.start(TLSServer(echo, SERVER).serve_unix, path)
@@ -679,6 +682,7 @@ async def test_connect_sends_and_verifies_the_host_it_connects_to(port: int) -> 
 
 
 @pytest.mark.feature("A4")
+@pytest.mark.node("test-tls-ip-servername-forbidden.js")
 @pytest.mark.parametrize("name", ["127.0.0.1", "::1", "127.0.0.1.", "fe80::1%eth0"])
 async def test_ip_address_is_refused_as_server_name(name: str) -> None:
     transport, peer = memory_stream_pair()
@@ -972,6 +976,7 @@ async def test_async_for_ends_with_the_peer_s_goodbye(nursery: trio.Nursery) -> 
     await client.aclose()
 
 
+@pytest.mark.node("test-tls-wrap-event-emmiter.js")
 @pytest.mark.parametrize("transport", [None, "socket"])
 async def test_what_is_no_stream_is_refused(transport: Any) -> None:
     with pytest.raises(ConfigurationError, match="must be a trio") as caught:

@@ -215,6 +215,7 @@ async def connected(
 
 
 @pytest.mark.feature("A5")
+@pytest.mark.node("test-tls-client-verify.js")
 @pytest.mark.parametrize(
     ("trusted", "good"),
     [(("ca1",), {"agent1"}), ((), set()), (("ca1", "ca2"), {"agent1", "agent3"})],
@@ -309,6 +310,7 @@ VERDICTS: list[tuple[str, str | None, tuple[str, ...] | None, str | None]] = [
 
 @pytest.mark.feature("A5")
 @pytest.mark.feature("C2")
+@pytest.mark.node("test-https-strict.js")
 @pytest.mark.parametrize(("server", "host", "trusted", "code"), VERDICTS)
 async def test_the_chain_is_judged_before_the_name(
     server: str, host: str | None, trusted: tuple[str, ...] | None, code: str | None

@@ -92,6 +92,7 @@ def resolve(*addresses: str) -> Resolver:
 # Families
 
 
+@pytest.mark.node("test-tls-connect-address-family.js")
 @needs_ipv6
 @pytest.mark.parametrize(
     ("family", "expected", "asked"),
@@ -206,6 +207,7 @@ def socket_of(stream: TLSStream) -> trio.socket.SocketType:
     return stream.transport_stream.socket
 
 
+@pytest.mark.node("test-tls-connect-keepalive-nodelay.js")
 @pytest.mark.parametrize(
     ("options", "no_delay", "keep_alive", "idle"),
     [

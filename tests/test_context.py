@@ -316,6 +316,7 @@ def test_no_version_in_common_is_told_on_both_sides(newer: str) -> None:
 
 
 @pytest.mark.feature("F8")
+@pytest.mark.node("test-tls-basic-validations.js")
 @pytest.mark.parametrize("option", ["min_version", "max_version"])
 @pytest.mark.parametrize("value", ["TLSv1.4", "tlsv1.2", "1.2", "TLSv1.2 ", "SSLv3", "DTLSv1.2"])
 def test_unknown_version_is_refused(option: str, value: str) -> None:

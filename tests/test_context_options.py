@@ -171,6 +171,7 @@ def test_each_of_two_certificates_is_presented_with_its_own_chain_alone(
 
 
 @pytest.mark.feature("F3")
+@pytest.mark.node("test-tls-multi-key.js")
 @pytest.mark.parametrize(
     ("suite", "kind"), [("ECDHE-ECDSA-AES256-GCM-SHA384", "EC"), ("ECDHE-RSA-AES256-GCM-SHA384", "RSA")]
 )
@@ -335,6 +336,7 @@ def test_server_completes_its_own_chain_from_ca() -> None:
 
 
 @pytest.mark.feature("F2")
+@pytest.mark.node("test-tls-addca.js")
 def test_one_context_s_ca_is_not_another_s() -> None:
     trusting, other = SecureContext(ca=CA), SecureContext()
     assert verdict(trusting, server()) is None
@@ -357,6 +359,7 @@ def test_what_is_no_certificate_is_told_where_it_belongs(wrong: bytes, belongs: 
 
 
 @pytest.mark.feature("F6")
+@pytest.mark.node("test-tls-client-allow-partial-trust-chain.js")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_intermediate_is_enough_only_where_that_is_allowed(version: str) -> None:
     leaf = AUTHORITY.good("localhost", intermediates=1)
@@ -456,6 +459,7 @@ def test_every_certificate_of_a_chain_needs_a_list(version: str) -> None:
 
 
 @pytest.mark.feature("F5")
+@pytest.mark.node("test-crypto.js")
 @pytest.mark.parametrize("crl", [b"not a CRL", AUTHORITY.ca, AUTHORITY.good("localhost").key])
 def test_what_is_no_revocation_list_is_refused_as_in_node(crl: bytes) -> None:
     error = refusal(crl=crl)
@@ -563,6 +567,7 @@ def assert_names_the_option(error: ConfigurationError, option: str) -> None:
 
 
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-basic-validations.js")
 @pytest.mark.parametrize(
     ("option", "value"), [(option, value) for option, values in WRONG.items() for value in values]
 )
@@ -580,6 +585,7 @@ def test_error_about_a_secret_does_not_tell_it() -> None:
 
 @pytest.mark.feature("B16")
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-session-timeout-errors.js")
 @pytest.mark.parametrize("value", [*NODE["out_of_range"]["session_timeout"], -0.1, 2**31, math.inf, math.nan])
 def test_session_timeout_out_of_range_is_refused_as_in_node(value: float) -> None:
     error = refusal(session_timeout=value)
@@ -653,6 +659,7 @@ def cases(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-basic-validations.js")
 @pytest.mark.parametrize(("option", "value"), cases(STREAM_WRONG))
 async def test_option_of_a_client_s_stream_of_the_wrong_type_is_refused(option: str, value: Any) -> None:
     transport, _ = trio.testing.memory_stream_pair()
@@ -662,6 +669,7 @@ async def test_option_of_a_client_s_stream_of_the_wrong_type_is_refused(option: 
 
 
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-basic-validations.js")
 @pytest.mark.parametrize(("option", "value"), cases(SERVER_WRONG))
 async def test_option_of_a_server_of_the_wrong_type_is_refused(option: str, value: Any) -> None:
     transport, _ = trio.testing.memory_stream_pair()
@@ -674,6 +682,7 @@ async def test_option_of_a_server_of_the_wrong_type_is_refused(option: str, valu
 
 
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-no-cert-required.js")
 @pytest.mark.parametrize("value", [None, 1, {}, "context", SSL.Context(SSL.TLS_METHOD)])
 async def test_context_of_the_wrong_type_is_refused(value: Any) -> None:
     transport, _ = trio.testing.memory_stream_pair()
@@ -749,7 +758,17 @@ contents = st.one_of(st.text(max_size=50), st.binary(max_size=50))
 garbage = st.one_of(
     st.tuples(st.sampled_from(["key", "cert", "pfx", "ca", "crl", "dhparam"]), contents),
     st.tuples(
-        st.sampled_from(["ciphers", "min_version", "max_version", "secure_protocol", "groups", "require_groups", "sigalgs"]),
+        st.sampled_from(
+            [
+                "ciphers",
+                "min_version",
+                "max_version",
+                "secure_protocol",
+                "groups",
+                "require_groups",
+                "sigalgs",
+            ]
+        ),
         st.text(max_size=20),
     ),
     st.tuples(st.just("session_id_context"), contents),

@@ -189,6 +189,7 @@ FORMS: dict[str, Callable[[bytes], Any]] = {
 
 
 @pytest.mark.feature("F3")
+@pytest.mark.node("test-tls-cert-regression.js")
 @pytest.mark.parametrize("form", FORMS)
 def test_content_is_accepted_in_every_form(form: str, no_files: None) -> None:
     shape = FORMS[form]
@@ -406,6 +407,7 @@ def encrypted_key() -> bytes:
 
 
 @pytest.mark.feature("F3")
+@pytest.mark.node("test-tls-passphrase.js")
 @pytest.mark.parametrize(
     ("key", "passphrase"),
     [
@@ -430,6 +432,7 @@ def test_the_passphrase_of_an_item_wins_and_a_plain_key_ignores_any(key: Any, pa
 
 
 @pytest.mark.feature("F3")
+@pytest.mark.node("test-tls-passphrase.js")
 @pytest.mark.parametrize(
     ("option", "key", "passphrase"),
     [
@@ -454,6 +457,7 @@ def test_a_missing_or_wrong_passphrase_is_a_bad_decrypt(option: str, key: Any, p
 
 
 @pytest.mark.feature("F4")
+@pytest.mark.node("test-tls-legacy-pfx.js", "test-crypto.js")
 @pytest.mark.parametrize(
     ("given", "passphrase"),
     [
@@ -522,6 +526,7 @@ def test_pkcs12_of_indefinite_length_is_accepted() -> None:
 
 
 @pytest.mark.feature("F4")
+@pytest.mark.node("test-crypto.js")
 @pytest.mark.parametrize("passphrase", [None, "", "invalid", b"\xff", "a\0b", "\ud800"])
 def test_a_missing_or_wrong_passphrase_of_pkcs12_is_a_mac_failure(passphrase: Any) -> None:
     error = refused("pfx", "ERR_OSSL_PKCS12_MAC_VERIFY_FAILURE", pfx=pfx(), passphrase=passphrase)
@@ -529,6 +534,7 @@ def test_a_missing_or_wrong_passphrase_of_pkcs12_is_a_mac_failure(passphrase: An
 
 
 @pytest.mark.feature("F4")
+@pytest.mark.node("test-tls-invalid-pfx.js")
 def test_pkcs12_that_lacks_something_is_refused() -> None:
     failed = "ERR_CRYPTO_OPERATION_FAILED"
     error = refused("pfx", failed, pfx=pfx(key=False), passphrase=SECRET)
@@ -548,6 +554,7 @@ def test_a_key_that_cannot_sign_is_refused_in_pkcs12_too(monkeypatch: pytest.Mon
 
 
 @pytest.mark.feature("F4")
+@pytest.mark.node("test-crypto.js")
 def test_what_is_no_pkcs12_is_named() -> None:
     error = refused("pfx", "ERR_OSSL_ASN1_NOT_ENOUGH_DATA", pfx="sample")
     assert "not enough data" in error.reason

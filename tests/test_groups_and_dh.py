@@ -81,6 +81,7 @@ def test_every_group_of_get_groups_can_be_negotiated(group: str, spelt: Any) -> 
 
 
 @pytest.mark.feature("F9")
+@pytest.mark.node("test-tls-ecdh-multiple.js")
 @pytest.mark.parametrize(
     "curves", [*NODE["ecdh_curve"]["accepted"], "P-384:P-256", "?no-such-curve:X25519", "DEFAULT"]
 )
@@ -95,6 +96,7 @@ def test_ecdh_curve_takes_what_it_does_in_node(curves: str) -> None:
 
 
 @pytest.mark.feature("F9")
+@pytest.mark.node("test-tls-ecdh-multiple.js")
 @pytest.mark.parametrize("curves", NODE["ecdh_curve"]["refused"])
 @pytest.mark.parametrize("option", ["ecdh_curve", "groups"])
 def test_curve_that_openssl_lacks_is_refused_as_in_node(curves: str, option: str) -> None:
@@ -447,6 +449,7 @@ def test_ephemeral_key_tells_of_each_group_of_tls_1_3(group: str) -> None:
 
 
 @pytest.mark.feature("C7")
+@pytest.mark.node("test-tls-client-getephemeralkeyinfo.js")
 @pytest.mark.parametrize(
     ("group", "name", "size"),
     [
@@ -467,6 +470,7 @@ def test_ephemeral_key_tells_of_curves_in_tls_1_2(group: str, name: str, size: i
 
 
 @pytest.mark.feature("C7")
+@pytest.mark.node("test-tls-client-getephemeralkeyinfo.js")
 @pytest.mark.parametrize(
     ("param", "on_client", "bits"),
     [
@@ -495,6 +499,7 @@ def test_ephemeral_key_tells_of_finite_fields_in_tls_1_2(param: Any, on_client: 
 
 
 @pytest.mark.feature("C7")
+@pytest.mark.node("test-tls-client-getephemeralkeyinfo.js")
 def test_there_is_no_ephemeral_key_where_rsa_exchanges_the_keys() -> None:
     ciphers = {"ciphers": "AES128-GCM-SHA256", **ONLY_TLS12}
     outcome = shake_hands(client(**ciphers), server("RSA", dhparam="auto", **ciphers))
@@ -550,7 +555,9 @@ def session_after_data(asking: SecureContext, answering: SecureContext, **option
 # Signature algorithms
 
 
+@pytest.mark.feature("C8")
 @pytest.mark.feature("F9")
+@pytest.mark.node("test-tls-set-sigalgs.js")
 @pytest.mark.parametrize(NODE["sigalgs"]["columns"], NODE["sigalgs"]["rows"])
 def test_signature_algorithms_negotiate_as_in_node(
     client_sigalgs: str,
@@ -561,7 +568,9 @@ def test_signature_algorithms_negotiate_as_in_node(
 ) -> None:
     outcome = shake_hands(client(sigalgs=client_sigalgs), server("RSA", sigalgs=server_sigalgs))
     assert outcome.codes == (OPENSSL_4_ALERT.get(client_error or ""), server_error)
-    assert (outcome.client is None) == (shared is None)
+    assert (outcome.client is None) == (outcome.server is None) == (shared is None)
+    if outcome.server is not None:
+        assert list(outcome.server.shared_signature_algorithms) == shared
 
 
 @pytest.mark.feature("F9")
@@ -614,6 +623,7 @@ def test_signature_algorithm_that_the_security_level_forbids_is_refused(settings
 
 
 @pytest.mark.feature("F9")
+@pytest.mark.node("test-tls-dhe.js")
 @pytest.mark.parametrize(NODE["dhparam"]["columns"], NODE["dhparam"]["rows"])
 @pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits:RuntimeWarning")
 def test_dhparam_negotiates_what_it_does_in_node(

@@ -98,6 +98,7 @@ async def forever(*_args: object) -> None:
 # A server
 
 
+@pytest.mark.node("test-tls-timeout-server.js", "test-https-timeout-server.js")
 async def test_silent_client_is_timed_out_to_the_second(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -220,6 +220,7 @@ def test_the_common_name_counts_only_without_a_dns_name() -> None:
 
 
 @pytest.mark.feature("D2")
+@pytest.mark.node("test-x509-escaping.js")
 @pytest.mark.parametrize(
     "literal",
     [

@@ -43,7 +43,7 @@ from trio_tlsnode.options import (
     SSL_OP_NO_TLSv1_3,
 )
 from trio_tlsnode.session_iterator import SessionIterator
-from trio_tlsnode.sessions import Session
+from trio_tlsnode.sessions import PeerChains, Session, named
 from trio_tlsnode.testing import Authority, default_authority, tls_pair
 
 PAGE = Path(__file__).parent.parent / "docs" / "how-to-sessions.md"
@@ -106,6 +106,7 @@ def meet(
     of_server: SecureContext,
     *,
     session: Any = None,
+    chains: PeerChains | None = None,
     forced: bytes | None = None,
     server_options: dict[str, Any] | None = None,
     choice: dict[str, Any] | None = None,
@@ -117,6 +118,7 @@ def meet(
         of_client: The client's context.
         of_server: The server's context.
         session: The client's option.
+        chains: What the server presented when the session was made.
         forced: A session that the client offers without looking at it.
         server_options: The options of the server's engine.
         choice: What the server chooses, beside its context.
@@ -126,6 +128,8 @@ def meet(
     ours = Engine(
         of_client, **{"host": "localhost", **client_options}, session=session, on_session=sessions.append
     )
+    if chains is not None:
+        assert ours.offer(session, chains)
     if forced is not None:
         assert ours.offer_session(forced)
     theirs = Engine(of_server, server_side=True, **(server_options or {}))
@@ -293,6 +297,21 @@ def test_a_session_is_for_one_name(version: str, how: str) -> None:
 
 @pytest.mark.feature("A7")
 @in_both_versions
+def test_a_session_says_its_name_though_the_server_has_not_acknowledged_it(version: str) -> None:
+    of_server = SecureContext(**AUTHORITY.good("localhost", "127.0.0.1").options, **only(version))
+    nameless = session_of(client(), of_server, host="127.0.0.1")
+    # As it is where the server says nothing of the name.
+    session = named(nameless, "localhost")
+    expected = dataclasses.replace(Session.parse(nameless), server_name="localhost")
+    assert Session.parse(session) == expected
+    assert named(session, "other.example") == session
+    assert meet(client(), of_server, session=session).reused
+    assert not meet(client(), of_server, session=session, host="127.0.0.1").reused
+    assert not meet(client(), of_server, session=nameless).reused
+
+
+@pytest.mark.feature("A7")
+@in_both_versions
 def test_a_session_without_a_name_is_for_whom_the_certificate_is(version: str) -> None:
     of_server = SecureContext(**AUTHORITY.good("127.0.0.1", "127.0.0.2").options, **only(version))
     of_client = client()
@@ -384,6 +403,33 @@ def test_a_certificate_that_is_not_valid_any_more_is_none_on_a_resumed_connectio
     assert hello is not None
     assert hello.psk_identities == ()
     assert not hello.session_ticket
+
+
+@pytest.mark.feature("A7")
+@pytest.mark.feature("C3")
+@in_both_versions
+def test_an_issuer_that_has_expired_meanwhile_counts_where_it_is_known(version: str) -> None:
+    of_client, of_server = client(), server(**only(version))
+    session = session_of(of_client, of_server)
+    (own,) = of_server.certificates
+    issuer, expired = (
+        load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+        for pem in (AUTHORITY.ca, AUTHORITY.expired("issuer").cert)
+    )
+    for chain, is_offered in (((own, issuer), True), ((own, expired), False)):
+        engine = Engine(of_client, host="localhost")
+        assert engine.offer(session, PeerChains((own,), chain)) == is_offered
+    met = meet(
+        of_client,
+        of_server,
+        chains=PeerChains((own,), (own, expired)),
+        session=session,
+        reject_unauthorized=False,
+    )
+    assert met.reused
+    assert met.info.verified_chain == ()
+    assert met.info.authorization_error is not None
+    assert (met.info.authorization_error.code, met.info.authorization_error.depth) == ("CERT_HAS_EXPIRED", 1)
 
 
 # It never crosses trust: the server's side
@@ -527,6 +573,7 @@ def test_how_long_a_session_may_be_resumed_is_the_servers_to_say(
 
 
 @pytest.mark.feature("A7")
+@pytest.mark.node("test-tls-session-timeout.js")
 @in_both_versions
 def test_a_session_whose_time_is_over_leads_to_a_full_handshake(version: str) -> None:
     of_client, of_server = client(), server(**only(version))

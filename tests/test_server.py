@@ -117,6 +117,7 @@ def test_option_with_an_impossible_value_is_refused(option: str, value: object, 
 
 
 @pytest.mark.feature("B1")
+@pytest.mark.node("test-tls-no-cert-required.js")
 @pytest.mark.parametrize("options", [{}, {"ca": default_authority().ca}])
 def test_context_without_certificate_and_key_is_refused(options: Any) -> None:
     with pytest.raises(ConfigurationError, match="certificate and its key") as caught:

@@ -52,6 +52,7 @@ async def assert_echoes(client: TLSStream) -> None:
     assert await client.receive_some() == b"is this on?"
 
 
+@pytest.mark.node("test-tls-set-secure-context.js")
 async def test_new_connections_get_the_new_context_and_open_ones_keep_theirs(nursery: trio.Nursery) -> None:
     server = TLSServer(echo, OLD)
     before = await connect_to(nursery, server)

@@ -301,7 +301,7 @@ def test_name_of_the_peer_is_shown_escaped() -> None:
     session = Session.parse(der)
     assert session.server_name == "<\n\xff>"
     assert repr(session) == r"<Session with '<\nÿ>', TLSv1.3, TLS_AES_256_GCM_SHA384, not resumable>"
-    assert "&lt;\n" in session._repr_html_()
+    assert r"&lt;\nÿ&gt;" in session._repr_html_()
 
 
 # What is no session

@@ -916,6 +916,7 @@ async def test_a_stream_made_by_hand_asks_its_callback(*, is_async: bool) -> Non
 
 
 @pytest.mark.feature("F15")
+@pytest.mark.node("test-tls-snicallback-error.js")
 @pytest.mark.parametrize("value", ["localhost", 1, {}, [], CHOSEN], ids=repr)
 def test_a_callback_that_cannot_be_called_is_refused(value: Any) -> None:
     _, right = memory_stream_pair()
@@ -975,6 +976,7 @@ VERIFYING = {"check_server_identity": tls.check_server_identity, "reject_unautho
 
 
 @pytest.mark.feature("B10")
+@pytest.mark.node("test-tls-sni-server-client.js")
 @pytest.mark.parametrize(
     NODE["addContext"]["columns"], NODE["addContext"]["rows"].values(), ids=NODE["addContext"]["rows"]
 )
@@ -993,6 +995,7 @@ async def test_added_contexts_serve_whom_they_do_in_node(
 
 
 @pytest.mark.feature("B8")
+@pytest.mark.node("test-tls-sni-option.js")
 @pytest.mark.parametrize(
     NODE["SNICallback"]["columns"], NODE["SNICallback"]["rows"].values(), ids=NODE["SNICallback"]["rows"]
 )
@@ -1036,6 +1039,7 @@ async def test_a_callback_serves_whom_it_does_in_node(
 
 
 @pytest.mark.feature("B10")
+@pytest.mark.node("test-tls-secure-context-usage-order.js")
 async def test_the_context_that_was_added_last_is_taken_each_time() -> None:
     client = SecureContext(ca=authorities()["ca1"].ca, **agents()["agent1"].options)
     venue = Venue(agent("agent2"), request_cert=True, reject_unauthorized=False)

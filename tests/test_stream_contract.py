@@ -286,6 +286,7 @@ async def test_it_is_an_async_iterator_over_what_the_peer_says(pair: Streams) ->
 
 
 @pytest.mark.feature("C21")
+@pytest.mark.node("test-https-byteswritten.js")
 async def test_statistics_count_plaintext_and_ciphertext(pair: Streams) -> None:
     client, server = pair
     before = client.statistics()
@@ -365,6 +366,7 @@ async def test_an_option_that_cannot_be_used_is_refused_when_the_stream_is_made(
     assert caught.value.option.startswith(option)
 
 
+@pytest.mark.node("test-tls-wrap-event-emmiter.js")
 @pytest.mark.parametrize("server_side", [False, True])
 async def test_a_context_or_transport_of_the_wrong_type_is_refused(server_side: bool) -> None:
     transport, _ = memory_stream_pair()

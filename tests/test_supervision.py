@@ -632,6 +632,7 @@ async def test_handler_that_catches_its_stream_s_error_is_not_reported(nursery: 
 # What a handler raises of its own
 
 
+@pytest.mark.node("test-tls-handshake-exception.js")
 @pytest.mark.parametrize("where", ["handler", "background"])
 async def test_handler_s_own_defect_propagates(where: str, nursery: trio.Nursery) -> None:
     async def fail() -> None:

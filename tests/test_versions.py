@@ -41,6 +41,7 @@ def made(make: Any, **settings: Any) -> tuple[SecureContext | None, str | None]:
 
 @pytest.mark.feature("F8")
 @pytest.mark.feature("F13")
+@pytest.mark.node("test-tls-min-max-version.js")
 @pytest.mark.parametrize(("default_versions", *NODE["columns"]), ROWS)
 def test_versions_negotiate_what_they_do_in_node(
     default_versions: tuple[str, str],
@@ -86,12 +87,14 @@ def test_versions_negotiate_what_they_do_in_node(
 
 
 @pytest.mark.feature("F8")
+@pytest.mark.node("test-tls-no-sslv23.js")
 @pytest.mark.parametrize("method", NODE["secure_protocol"]["accepted"])
 def test_method_of_openssl_s_is_taken(method: str) -> None:
     SecureContext(ca=[], secure_protocol=method, ciphers="DEFAULT@SECLEVEL=0")
 
 
 @pytest.mark.feature("F8")
+@pytest.mark.node("test-tls-no-sslv23.js")
 @pytest.mark.parametrize(("method", "message"), NODE["secure_protocol"]["refused"])
 def test_method_that_is_none_is_refused_as_in_node(method: str, message: str) -> None:
     error = refusal(secure_protocol=method)
@@ -102,6 +105,7 @@ def test_method_that_is_none_is_refused_as_in_node(method: str, message: str) ->
 
 @pytest.mark.feature("F8")
 @pytest.mark.feature("C6")
+@pytest.mark.node("test-tls-getprotocol.js")
 @pytest.mark.parametrize(NODE["get_protocol"]["columns"], NODE["get_protocol"]["rows"])
 def test_method_of_one_version_negotiates_it(
     secure_protocol: str, ciphers: str | None, protocol: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import html
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .der import Element, elements, encoded
 from .errors import CertificateError, ConfigurationError, ConfigurationTypeError
-from .html_table import html_table
+from .html_table import html_line, html_table
 
 Name = dict[str, str | tuple[str, ...]]
 """A distinguished name: OpenSSL's short names to values, a tuple where an attribute is repeated."""
@@ -312,20 +311,34 @@ class Certificate:
         except CertificateError as damage:
             return f"<Certificate of {len(self._raw)} bytes: {damage.reason}>"
 
+    def _html_line_(self) -> str:
+        try:
+            names = [value for _, value in self.alt_names]
+            title = ", ".join(names[:3]) if names and "CN" not in self.subject else _title(self.subject)
+            return html_line(title, f"issued by {_title(self.issuer)}, until {self.valid_to.date()}")
+        except CertificateError:
+            return html_line(repr(self))
+
     def _repr_html_(self) -> str:
         try:
-            rows = {
-                "Subject": _one_line(self.subject),
-                "Issuer": _one_line(self.issuer),
-                "Names": self.subject_alt_name,
-                "Valid": f"{self.valid_from} to {self.valid_to}",
-                "Key": f"{self.asn1_curve or 'RSA'}, {self.bits} bits" if self.bits else None,
-                "SHA-256": self.fingerprint256,
-                "Chain": " ← ".join([_title(link.subject) for link in self._chain()]),
+            issuers = tuple(self._chain())[1:]
+            key = f"{self.nist_curve or self.asn1_curve or 'RSA'}, {self.bits} bits" if self.bits else None
+            facts = {
+                "subject": _one_line(self.subject),
+                "subject_alt_name": self.subject_alt_name,
+                "issuer": _one_line(self.issuer),
+                "issuer_certificate": issuers,
+                "valid_from": f"{self.valid_from:%Y-%m-%d %H:%M:%S} UTC",
+                "valid_to": f"{self.valid_to:%Y-%m-%d %H:%M:%S} UTC",
+                "serial_number": self.serial_number,
+                "public key": key,
+                "ca": self.ca,
+                "ext_key_usage": self.ext_key_usage,
+                "fingerprint256": self.fingerprint256,
             }
         except CertificateError:
-            return f"<p>{html.escape(repr(self))}</p>"
-        return html_table("Certificate", rows)
+            return f"<p>{html_line(repr(self))}</p>"
+        return html_table("Certificate", facts)
 
     def _chain(self) -> Iterator[Certificate]:
         """Yield this certificate and its issuers, as far as they are known."""

@@ -8,7 +8,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from .engine import Engine
-from .errors import NeedHandshakeError
 
 ChannelBinding = Literal["tls-exporter", "tls-unique", "tls-server-end-point"]
 """The kinds of IANA's registry that are for TLS."""
@@ -28,16 +27,21 @@ def channel_binding(engine: Engine, kind: ChannelBinding) -> bytes:
         kind: Which one.
 
     Raises:
-        NeedHandshakeError: the handshake is not done.
+        NeedHandshakeError: the handshake is not done, or another one is going on.
         ValueError: there is no such kind, or this connection does not have it.
     """
+    engine.require_keys()
     info = engine.info
-    if info is None:
-        raise NeedHandshakeError
+    assert info is not None
     is_bound = info.protocol == "TLSv1.3" or engine.has_extended_master_secret
     if kind == "tls-exporter":
         if not is_bound:
             raise ValueError("tls-exporter needs TLS 1.3, or an extended master secret (RFC 9266, section 3)")
+        if engine.may_renegotiate:
+            raise ValueError(
+                "tls-exporter is undefined where the peer may renegotiate (RFC 9266, section 3); "
+                "call disable_renegotiation() first"
+            )
         return engine.export_keying_material(_EXPORTER_LENGTH, _EXPORTER_LABEL, b"")
     if kind == "tls-unique":
         if info.protocol == "TLSv1.3":
@@ -48,9 +52,12 @@ def channel_binding(engine: Engine, kind: ChannelBinding) -> bytes:
         client_is_first = not info.session_reused
         return engine.finished(of_peer=client_is_first == engine.server_side) or b""
     if kind == "tls-server-end-point":
-        certificate = info.certificate if engine.server_side else info.peer_certificate
+        certificate = engine.server_certificate
         if certificate is None:
-            raise ValueError("the server has presented no certificate")
+            raise ValueError(
+                "the server has presented no certificate, or when the session was made that is resumed, one "
+                "of several"
+            )
         try:
             algorithm = certificate.x509.signature_hash_algorithm
         except UnsupportedAlgorithm:

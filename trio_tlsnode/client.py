@@ -16,7 +16,7 @@ from .errors import ConfigurationError, ConfigurationTypeError
 from .option_names import refuse_unknown
 from .peer_sessions import PeerSessions
 from .sessions import SessionCache
-from .stream import ClientStreamOptions, TLSStream, check_transport, client_parts
+from .stream import ClientStreamOptions, TLSStream, check_initial, check_transport, client_parts
 from .tcp_options import TCPOptions, check_port
 from .timeouts import Timeouts
 
@@ -137,6 +137,7 @@ async def wrap_client(
     *,
     host: str | None = None,
     context: SecureContext | None = None,
+    initial: bytes | bytearray | memoryview = b"",
     **options: Unpack[ClientOptions],
 ) -> TLSStream:
     """Do a client's handshake over a stream that is connected already: TLS in TLS, StartTLS, tests.
@@ -146,12 +147,16 @@ async def wrap_client(
             fails or is cancelled.
         host: The name or IP address that is sent as SNI and verified; without it, "localhost" is verified.
         context: As for `connect`.
+        initial: What was read from `stream` behind the server's last word in plaintext.  Nothing belongs
+            there: a server does not speak first in TLS.  Give it, rather than throw it away, so that what
+            somebody has put there is refused.
         **options: As for `connect`.
 
     Returns:
         A stream whose handshake is done.
 
     Raises:
+        NotTLS: `initial` does not begin as TLS does; nothing is sent then.
         TLSError: as for `connect`, but no `ConnectError`.
 
     Cancelling closes `stream`.
@@ -159,10 +164,11 @@ async def wrap_client(
     check_transport(stream)
     try:
         prepared = _prepared(context, host, options, place=None, cached=False)
+        already_read = check_initial(initial)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    return await _handshake(stream, prepared)
+    return await _handshake(stream, prepared, already_read)
 
 
 # Of each run of Trio its own: it belongs to one thread and has one clock.
@@ -219,11 +225,11 @@ def _session_cache_of_this_run() -> SessionCache:
         return cache
 
 
-async def _handshake(transport: trio.abc.Stream, prepared: _Prepared) -> TLSStream:
+async def _handshake(transport: trio.abc.Stream, prepared: _Prepared, initial: bytes = b"") -> TLSStream:
     owner: trio.abc.AsyncResource = transport
     sessions = prepared.sessions
     try:
-        owner = stream = TLSStream._of_client(transport, *prepared)  # noqa: SLF001 - a second constructor
+        owner = stream = TLSStream._of_client(transport, *prepared, initial=initial)  # noqa: SLF001 - a second constructor
         if sessions is not None:
             # Only now: a ticket that is taken is gone, whether there is a connection or not.
             sessions.offer(prepared.engine)

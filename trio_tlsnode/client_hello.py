@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from .alerts import Alert
+from .html_table import few, html_table
 from .iana import CIPHER_SUITES, EXTENSIONS, GREASE, SIGNATURE_SCHEMES, SUPPORTED_GROUPS, VERSIONS, names
 
 _Numbers = tuple[int, ...]
@@ -251,6 +252,25 @@ class ClientHello:
             hashed += "_" + _hex_list(self.signature_algorithms)
         start = f"t{version}{name}{counts}{self._ja4_alpn}"
         return f"{start}_{_ja4_hash(_hex_list(sorted(suites)))}_{_ja4_hash(hashed)}"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "server_name": self.server_name,
+            "alpn_protocols": few(self.alpn_protocols),
+            "version_names": few(self.version_names),
+            "cipher_names": few(self.cipher_names),
+            "group_names": few(self.group_names),
+            "key_share_groups": few(names(self.key_share_groups, SUPPORTED_GROUPS)),
+            "signature_algorithm_names": few(self.signature_algorithm_names),
+            "extension_names": few(self.extension_names),
+            "session_ticket": None if self.session_ticket is None else f"{len(self.session_ticket)} bytes",
+            "psk_identities": len(self.psk_identities) or None,
+            "early_data": self.early_data,
+            "requests_ocsp": self.requests_ocsp,
+            "post_handshake_auth": self.post_handshake_auth,
+            "ja3": self.ja3,
+        }
+        return html_table("ClientHello", facts, badge=self.ja4)
 
     def _body(self, extension: int) -> bytes | None:
         for kind, body in self.extensions:

@@ -62,7 +62,7 @@ from .keylog import KeyLog, key_log_sink
 from .ocsp import UNREADABLE_RESPONSE, OCSPMode, ocsp_problem
 from .psk import PreSharedKey, PSKRole, psk_identity, psk_session
 from .server_flight import accepts_early_data, ephemeral_dh_bits, uses_dhe
-from .sessions import PeerChains, Session
+from .sessions import PeerChains, Session, named
 from .signature_algorithms import shared_signature_algorithms
 from .timeouts import check_seconds
 from .trace import Trace, handshake_trace
@@ -213,6 +213,7 @@ class Engine(Connection):
         "_staple_judges",
         "_starts_trace",
         "_stream",
+        "_tickets_of",
         "_used",
         "client_hello",
         "close_notify_sent",
@@ -303,6 +304,7 @@ class Engine(Connection):
         self._session_listeners: list[SessionCallback] = []
         self._resumable = True
         self._find_psk: FindPSK | None = None
+        self._tickets_of: SecureContext | None = None
         self._psk_choice: PreSharedKey | None = None
         self._ocsp_problem: CertificateProblem | None = None
         self._reader: ClientHelloReader | None = None
@@ -437,6 +439,13 @@ class Engine(Connection):
         if not self._session_listeners:
             self.watch_tickets()
         self._session_listeners.append(listener)
+
+    def current_session(self) -> bytes | None:
+        """Return the DER of the session that the connection has now; a client's says for which name it is."""
+        session = super().current_session()
+        if session is None or self.server_side or self.server_name is None:
+            return session
+        return named(session, self.server_name)
 
     def on_ticket(self) -> None:
         """Tell of a session, as its ticket has just been read."""
@@ -643,6 +652,7 @@ class Engine(Connection):
         self._resumable = resumable
         self._psk_choice = psk
         self._find_psk = find_psk
+        self._tickets_of = tickets_of
         if max_early_data and self.client_hello is not None and self.client_hello.early_data:
             self.early_data_left = b""
         self.early[:0] = self._reader.received
@@ -912,9 +922,10 @@ class Engine(Connection):
             content_type: Of what kind it is; 256 is a record's header.
             data: The bytes.
         """
-        if content_type == _HANDSHAKE and not sent and data[0] == _ENCRYPTED_EXTENSIONS:
+        is_answer = content_type == _HANDSHAKE and not sent and data[0] == _ENCRYPTED_EXTENSIONS
+        if is_answer and self._early_data_accepted is not None:
             # Nothing else tells.
-            self._early_data_accepted = self._early_data_accepted is not None and accepts_early_data(data)
+            self._early_data_accepted = accepts_early_data(data)
         if self.trace is not None:
             self._tell("trace", self.trace.record, sent, version, content_type, data, self._clock())
 
@@ -1067,7 +1078,8 @@ class Engine(Connection):
         if self.client_hello is None:
             return ()
         own = self.context.signature_algorithms
-        return shared_signature_algorithms(own, self.client_hello.signature_algorithms, protocol)
+        offered = self.client_hello.signature_algorithms
+        return shared_signature_algorithms(own, offered, protocol, own_order=self.prefers_own_order)
 
     def _tell_older_session(self) -> None:
         """Tell of the session of a handshake up to TLS 1.2, unless it is the one that was offered."""
@@ -1109,7 +1121,7 @@ class Engine(Connection):
                 code="UNABLE_TO_GET_ISSUER_CERT",
                 hint=DIAGNOSES["ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"].remedy,
             )
-        if not chain or negotiated.session_reused:
+        if not verification.judged:
             # No certificate was presented, so OpenSSL has not asked for a verdict.
             verified = tuple(map(Certificate, negotiated.verified_chain))
             return verification.without_handshake(verified or chain[:1], negotiated.verify_result)
@@ -1218,7 +1230,7 @@ class Engine(Connection):
             self._renew_info()
 
     def _renew_info(self) -> None:
-        """Note what another handshake has negotiated; name and application protocol are those of the first."""
+        """Note what another handshake has negotiated; names and application protocol are the first one's."""
         assert self.info is not None
         negotiated = self.negotiated(server_side=self.server_side)
         # OpenSSL forgets it, as later hellos say nothing of it.
@@ -1261,9 +1273,8 @@ class Engine(Connection):
         self._check_version(
             tls13=False, remedy="a server can ask for a certificate by request_client_certificate()"
         )
-        self._check_demands(request_cert, reject_unauthorized)
-        self.start_renegotiation()
         self._demand(request_cert=request_cert, reject_unauthorized=reject_unauthorized)
+        self.start_renegotiation()
         self._asked = True
         # What a client writes now could meet the server's answer half-way.
         self._renegotiating = not self.server_side
@@ -1282,7 +1293,6 @@ class Engine(Connection):
         if not self.server_side:
             raise ConfigurationError("only a server can ask for a client's certificate")
         self._check_version(tls13=True, remedy="a server can ask for a certificate by renegotiate()")
-        self._check_demands(True, reject_unauthorized)
         self._demand(reject_unauthorized=reject_unauthorized, further=VERIFY_POST_HANDSHAKE)
         self.start_post_handshake_auth()
         self.verification = self._new_verification()
@@ -1296,13 +1306,9 @@ class Engine(Connection):
                 f"wrong SSL version: {self.info.protocol}; {remedy}", code="ERR_SSL_WRONG_SSL_VERSION"
             )
 
-    @staticmethod
-    def _check_demands(request_cert: bool, reject_unauthorized: bool) -> None:
-        check_flag("request_cert", request_cert)
-        check_flag("reject_unauthorized", reject_unauthorized)
-
     def _demand(self, *, request_cert: bool = True, reject_unauthorized: bool, further: int = 0) -> None:
-        self._reject_unauthorized = reject_unauthorized
+        check_flag("request_cert", request_cert)
+        self._reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
         if self.server_side:
             self._request_cert = request_cert
             self.demand(verify_mode_for(request_cert, reject_unauthorized) | further)
@@ -1317,8 +1323,8 @@ class Engine(Connection):
         return self._read_ahead(lambda: not self._asked and self._may_write())
 
     def _may_write(self) -> bool:
-        """Whether OpenSSL can encrypt data before it reads on."""
-        return not self._renegotiating and (self._digested or not self.in_handshake)
+        """Whether OpenSSL can write data or a goodbye before it has read on."""
+        return not self._renegotiating and not self.in_handshake
 
     def _read_ahead(self, done: Callable[[], bool]) -> Literal[True] | Want:
         """Return True once something is so; decrypt data until then, for whoever reads later."""
@@ -1333,6 +1339,12 @@ class Engine(Connection):
                     raise TruncationError("the connection ended in the middle of a handshake")
                 return Want.READ
         return True
+
+    @property
+    def may_renegotiate(self) -> bool:
+        """Whether the peer may do another handshake."""
+        assert self.info is not None
+        return self.info.protocol != "TLSv1.3" and bool(self._renegotiation_limit)
 
     def disable_renegotiation(self) -> None:
         """Let the next renegotiation of the peer's end the connection."""
@@ -1367,6 +1379,22 @@ class Engine(Connection):
         """Raise `NeedHandshakeError` unless a handshake is done, and none is changing the keys."""
         if self.info is None or self._ssl is None or self._renegotiating:
             raise NeedHandshakeError("the handshake is not done")
+
+    @property
+    def server_certificate(self) -> Certificate | None:
+        """The certificate by which the client knows the server, be it from the session that is resumed.
+
+        None where there is none, and where a server cannot tell which one it was.
+        """
+        if self.info is None:
+            return None
+        if not self.server_side:
+            return self.info.peer_certificate
+        if self.info.session_reused:
+            contexts = (self.context, self._tickets_of or self.context)
+            if len({certificate for context in contexts for certificate in context.certificates}) != 1:
+                return None
+        return self.info.certificate
 
     def finished(self, *, of_peer: bool) -> bytes | None:
         """Return the latest Finished message of ours or of the peer's, or None before there is one.
@@ -1458,22 +1486,16 @@ class Engine(Connection):
         Returns:
             Up to where the data is done, or what is needed first in the middle of a handshake.
         """
-        if (ready := self._end_handshake()) is not True:
-            return ready
+        # Asked to write over input, OpenSSL would take data for a broken handshake.
+        if self._renegotiating or (not self._digested and self.in_handshake):
+            ready = self._read_ahead(self._may_write)
+            if ready is not True:
+                return ready
         done, self._used = self.write_from(pointer_to(data), offset, length, self._begin_output())
         if done == offset:
             self._used = self.drain_into(self._used)
             return Want.READ
         return done
-
-    def _end_handshake(self) -> Literal[True] | Want:
-        """Return True unless OpenSSL has to read on before it can write.
-
-        Asked to write over input, it would take data for a broken handshake.
-        """
-        if self._renegotiating or not self._digested:
-            return self._read_ahead(self._may_write)
-        return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt data; `drain` has the ciphertext.
@@ -1514,7 +1536,8 @@ class Engine(Connection):
         if self.info is None:
             raise NeedHandshakeError
         if not self.close_notify_sent:
-            if (ready := self._end_handshake()) is not True:
+            ready = self._read_ahead(self._may_write)
+            if ready is not True:
                 return ready
             self.close_notify_sent = True
             self.send_close_notify()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import trio
 
 from .alerts import Alert
-from .html_table import html_table
+from .html_table import html_line, html_table
 
 if TYPE_CHECKING:
     from .addresses import Address
@@ -56,19 +56,17 @@ class TLSError(Exception):
         return f"{_one_line(self.reason)} [{self.code}]"
 
     def _facts(self) -> dict[str, object]:
-        facts: dict[str, object] = {
-            "code": self.code,
-            "reason": self.reason,
-            "side": self.side,
-            "retryable": self.retryable,
-        }
+        facts: dict[str, object] = {"reason": self.reason, "side": self.side, "retryable": self.retryable}
         facts |= {name: fact for name, fact in vars(self).items() if name not in _NOT_SHOWN}
         if self.__cause__ is not None:
             facts["cause"] = f"{type(self.__cause__).__name__}: {self.__cause__}"
         return facts
 
+    def _html_line_(self) -> str:
+        return html_line(self.reason, code=self.code)
+
     def _repr_html_(self) -> str:
-        return html_table(type(self).__name__, self._facts())
+        return html_table(type(self).__name__, self._facts(), badge=self.code, tone="bad")
 
     def again(self) -> Self:
         """Return a new error with the same facts and cause, without traceback and context.
@@ -87,7 +85,7 @@ class TLSError(Exception):
 
 
 # Facts that would fill a page, and what Python keeps of `add_note`.
-_NOT_SHOWN = {"stream", "client_hello", "__notes__"}
+_NOT_SHOWN = {"code", "stream", "client_hello", "__notes__"}
 
 
 def _one_line(text: str) -> str:
@@ -344,6 +342,9 @@ class CertificateProblem:
         whose = "" if self.certificate is None else f", {self.certificate!r}"
         return f"{_one_line(self.reason)} [{self.code}], depth {self.depth}{whose}"
 
+    def _html_line_(self) -> str:
+        return html_line(self.reason, f"at depth {self.depth}", code=self.code)
+
 
 class CertificateError(ConnectionFailed):
     """A certificate was refused, or would have been had we been asked to refuse.
@@ -376,8 +377,12 @@ class CertificateError(ConnectionFailed):
 
     def _facts(self) -> dict[str, object]:
         facts = super()._facts()
-        facts["certificate"] = facts.pop("certificate")
+        del facts["certificate"]
         return facts
+
+    def _repr_html_(self) -> str:
+        certificate = "" if self.certificate is None else self.certificate._repr_html_()
+        return f"{super()._repr_html_()}{certificate}"
 
 
 class IdentityError(CertificateError):

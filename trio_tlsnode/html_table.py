@@ -24,19 +24,24 @@ _TABLE: Final = (
     "font-size: 13px; line-height: 1.45; margin: .4em 0 1em; width: auto; max-width: 62em"
 )
 _CAPTION: Final = (
-    "caption-side: top; text-align: left; color: inherit; font-size: 14px; font-weight: 600; padding: 0 0 .4em"
+    "caption-side: top; text-align: left; color: inherit; font-size: 14px; font-weight: 600; "
+    "padding: 0 0 .4em"
 )
 _BADGE: Final = (
     "color: #fff; font-size: 11.5px; font-weight: 700; letter-spacing: .02em; border-radius: 1em; "
     "padding: .25em .8em; margin-left: .7em"
 )
+_DIM: Final = "opacity: .75"
 _ROW: Final = "background: none; border: none"
 _CELL: Final = (
-    f"text-align: left; vertical-align: top; border: none; border-top: {_LINE}; background: none; color: inherit"
+    f"text-align: left; vertical-align: top; border: none; border-top: {_LINE}; background: none; "
+    "color: inherit"
 )
 # A name stays in one piece; a fingerprint may be broken anywhere.
 _NAME: Final = f"{_CELL}; padding: .3em 1.6em .3em 0; font-weight: 400; white-space: nowrap; {_CODE}"
 _FACT: Final = f"{_CELL}; padding: .3em 0; max-width: none; overflow-wrap: anywhere; white-space: normal"
+# A line that is too long goes on further to the right.
+_PART: Final = "padding-left: 1em; text-indent: -1em"
 # The longest lists that clients send in earnest have some seventy items.
 _MOST_ITEMS: Final = 100
 
@@ -61,7 +66,7 @@ def html_table(
     """
     pairs = facts.items() if isinstance(facts, Mapping) else facts
     rows = [
-        f'<tr style="{_ROW}"><th scope="row" style="{_NAME}"><span style="opacity: .75">{_text(name)}</span></th>'
+        f'<tr style="{_ROW}"><th scope="row" style="{_NAME}"><span style="{_DIM}">{_text(name)}</span></th>'
         f'<td style="{_FACT}">{_cell(fact)}</td></tr>'
         for name, fact in pairs
         if fact is not None and (not isinstance(fact, (str, tuple, Mapping)) or fact)
@@ -93,7 +98,7 @@ def html_line(*texts: str, code: str = "") -> str:
         code: What stands before them as it does in a program.
     """
     first, *rest = [_text(text) for text in texts if text]
-    dim = "".join(f' <span style="opacity: .75">{text}</span>' for text in rest)
+    dim = "".join(f'<span style="{_DIM}">, {text}</span>' for text in rest)
     before = code and f'<span style="{_CODE}; font-weight: 600">{_text(code)}</span> '
     return f"{before}{first}{dim}"
 
@@ -111,10 +116,14 @@ def few(items: Iterable[object]) -> str:
 
 def _cell(fact: object) -> str:
     if type(fact) is tuple:  # and not a named tuple, which knows how it is written
-        return "<br>".join([_line(part) for part in fact])
+        return _parts([_line(part) for part in fact])
     if isinstance(fact, Mapping):
-        return "<br>".join([f"{_line(name)}: {_line(value)}" for name, value in fact.items()])
+        return _parts([f"{_line(name)}: {_line(value)}" for name, value in fact.items()])
     return _line(fact)
+
+
+def _parts(lines: Iterable[str]) -> str:
+    return "".join([f'<div style="{_PART}">{line}</div>' for line in lines])
 
 
 def _line(fact: object) -> str:

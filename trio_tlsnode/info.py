@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from .html_table import html_table
+from .html_table import html_fields, html_line, html_table
 
 if TYPE_CHECKING:
     from .certificates import Certificate
@@ -28,8 +28,11 @@ class Cipher:
     version: str
     secret_bits: int
 
+    def _html_line_(self) -> str:
+        return html_line(self.standard_name, f"{self.secret_bits} bits")
+
     def _repr_html_(self) -> str:
-        return _table(self)
+        return html_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,8 +49,11 @@ class EphemeralKey:
     name: str | None
     size: int
 
+    def _html_line_(self) -> str:
+        return html_line(self.name or self.type, f"{self.type}, {self.size}")
+
     def _repr_html_(self) -> str:
-        return _table(self)
+        return html_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +65,9 @@ class ConnectionInfo:
         cipher: The cipher suite.
         ephemeral_key: The group of the key exchange; None where the keys were exchanged without one, as by
             RSA or a pre-shared key alone.
-        shared_signature_algorithms: On a server: the signature algorithms that both sides have, the server's
-            favourite first, as OpenSSL and Node call them ("RSA-PSS+SHA256").  Empty on a client.
+        shared_signature_algorithms: On a server: the signature algorithms that both sides have, as OpenSSL
+            and Node call them ("RSA-PSS+SHA256"); the server's favourite first, or with
+            ``honor_cipher_order=False`` the client's.  Empty on a client.
         alpn_protocol: The application protocol, or None where none was negotiated (Node: ``false``).
         server_name: The name that the client sent as SNI, or None (Node: ``false``).
         authorized: On a client: the server's chain and name are verified.  On a server: a client
@@ -97,7 +104,13 @@ class ConnectionInfo:
     early_data_accepted: bool | None
 
     def _repr_html_(self) -> str:
-        return _table(self)
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.ocsp_response is not None:
+            facts["ocsp_response"] = f"{len(self.ocsp_response)} bytes"
+        if self.authorized:
+            return html_table("ConnectionInfo", facts, badge="authorized", tone="good")
+        badge = "" if self.authorization_error is None else "not authorized"
+        return html_table("ConnectionInfo", facts, badge=badge, tone="bad")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +129,5 @@ class StreamStatistics:
     ciphertext_sent: int
     ciphertext_received: int
 
-
-def _table(info: Cipher | EphemeralKey | ConnectionInfo) -> str:
-    facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-    return html_table(type(info).__name__, facts)
+    def _repr_html_(self) -> str:
+        return html_fields(self)

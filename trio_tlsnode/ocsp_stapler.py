@@ -20,6 +20,7 @@ import trio
 
 from .certificates import Certificate
 from .errors import CertificateError, ConfigurationError, ConfigurationTypeError, TLSError
+from .html_table import html_fields
 from .ocsp import fresh_until, ocsp_problem, ocsp_request, responder_urls
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class StaplerStatistics:
     fetched: int
     failed: int
     errors: Mapping[Certificate, str]
+
+    def _repr_html_(self) -> str:
+        return html_fields(self)
 
 
 @dataclasses.dataclass(slots=True, eq=False)

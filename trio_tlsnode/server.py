@@ -22,11 +22,12 @@ import trio
 from .addresses import Address
 from .context import SecureContext
 from .errors import CallbackError, ConfigurationTypeError, ConnectionFailed
+from .html_table import html_fields
 from .limits import Limit, check_count
 from .listening import open_tcp_listeners, open_unix_listener
 from .negotiation import ServerOptions, ServerPolicy
 from .option_names import refuse_unknown
-from .stream import TLSStream, check_transport
+from .stream import TLSStream, check_initial, check_transport
 from .supervision import ClientErrors
 from .tcp_options import TCPOptions
 from .tickets import no_ticket_keys, refuse_ticket_keys
@@ -72,6 +73,9 @@ class ServerStatistics:
     resumed: int
     failed: Mapping[str, int]
     dropped: int
+
+    def _repr_html_(self) -> str:
+        return html_fields(self)
 
 
 class TLSServer:
@@ -337,7 +341,7 @@ class TLSServer:
 
     # One connection
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
+    async def handle(self, stream: trio.abc.Stream, *, initial: bytes | bytearray | memoryview = b"") -> None:
         """Serve one connection over any stream, which becomes the server's own; return when it has ended.
 
         Failures are reported as for every connection: to the supervising task.  Where there are
@@ -346,25 +350,29 @@ class TLSServer:
 
         Args:
             stream: The transport, connected already.  Its own options (``no_delay``) stay as they are.
+            initial: What was read from it behind the client's last word in plaintext: the beginning of TLS,
+                as far as there is any.  Everything else is refused, as `NotTLS`.
 
         Raises:
+            ConfigurationTypeError: an argument has the wrong type.
             BaseExceptionGroup: the handler raised something that is not its stream's failure.
 
         Cancelling ends the connection at once, without grace.
         """
         check_transport(stream)
+        already_read = check_initial(initial)
         with self._until_closing() as scope:
             await self._take_place(stream)
         if not scope.cancelled_caught:
-            await self._serve(stream)
+            await self._serve(stream, already_read)
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def _serve(self, stream: trio.abc.Stream, initial: bytes = b"") -> None:
         """Serve a connection that has a place, and give the place back."""
         try:
             if self._closing:
                 await trio.aclose_forcefully(stream)
                 return
-            connection = TLSStream._under(self._policy, stream)  # noqa: SLF001 - a second constructor
+            connection = TLSStream._under(self._policy, stream, initial=initial)  # noqa: SLF001 - a second constructor
             self._accepted += 1
             with trio.CancelScope() as scope:
                 self._connections.add(scope)

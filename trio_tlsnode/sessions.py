@@ -28,9 +28,9 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple, Self
 
-from .der import INTEGER, OCTET_STRING, SEQUENCE, elements
+from .der import INTEGER, OCTET_STRING, SEQUENCE, elements, encoded
 from .errors import ConfigurationError, ConfigurationTypeError
-from .html_table import html_table
+from .html_table import html_fields, html_table
 from .iana import CIPHER_SUITES, VERSIONS
 
 MAX_LIFETIME: Final = 7 * 24 * 3600
@@ -43,6 +43,8 @@ _TLS13: Final = "TLSv1.3"
 
 # The form of the structure that OpenSSL writes.
 _FORM: Final = b"\1"
+# What stands before the optional fields: form, version, suite, identifier and master secret.
+_REQUIRED_FIELDS: Final = 5
 # The optional fields of its SSL_SESSION_ASN1: context-specific tags, in this order, of one octet.
 _TIME: Final = 0xA1
 _TIMEOUT: Final = 0xA2
@@ -164,14 +166,16 @@ class Session:
     def _repr_html_(self) -> str:
         facts = {
             "protocol": self.protocol,
-            "cipher suite": self.standard_name,
-            "server name": self.server_name,
-            "application protocol": self.alpn_protocol,
-            "resumable": self.resumable,
+            "standard_name": self.standard_name,
+            "server_name": self.server_name,
+            "alpn_protocol": self.alpn_protocol,
+            "ticket": None if self.ticket is None else f"{len(self.ticket)} bytes",
             "lifetime": f"{self.lifetime} s",
-            "early data": f"{self.max_early_data} bytes",
+            "verify_result": self.verify_result,
+            "max_early_data": f"{self.max_early_data} bytes",
         }
-        return html_table("Session", facts)
+        badge = "resumable" if self.resumable else "not resumable"
+        return html_table("Session", facts, badge=badge, tone="good" if self.resumable else "plain")
 
 
 def _resumable(protocol: str, ticket: bytes | None, session_id: bytes) -> bool:
@@ -239,6 +243,24 @@ def _value(tag: int, content: bytes) -> bytes:
     return value
 
 
+def named(session: bytes, server_name: str) -> bytes:
+    """Return a session that says for which name it is.
+
+    OpenSSL's says so only if the server has acknowledged the name, which many do not (RFC 6066, section 3).
+
+    Args:
+        session: The DER of an ``SSL_SESSION``.
+        server_name: What the client has sent as SNI.
+    """
+    [(_, content)] = elements(session)
+    fields = elements(content)
+    if any(tag == _SERVER_NAME for tag, _ in fields):
+        return session
+    fields.append((_SERVER_NAME, encoded(OCTET_STRING, server_name.encode("ascii"))))
+    required, optional = fields[:_REQUIRED_FIELDS], sorted(fields[_REQUIRED_FIELDS:])
+    return encoded(SEQUENCE, b"".join(encoded(*field) for field in (*required, *optional)))
+
+
 def _read(data: bytes | bytearray | memoryview, wanted: Iterable[int]) -> _Fields:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         # What was given instead may be as secret.
@@ -276,6 +298,9 @@ class SessionCacheStatistics:
     hits: int
     misses: int
     stored: int
+
+    def _repr_html_(self) -> str:
+        return html_fields(self)
 
 
 class _Kept(NamedTuple):

@@ -36,17 +36,18 @@ _WEAK_HASHES: Final = ("SHA1", "SHA224")
 
 @functools.lru_cache(64)
 def shared_signature_algorithms(
-    own: tuple[int, ...], offered: tuple[int, ...], protocol: str
+    own: tuple[int, ...], offered: tuple[int, ...], protocol: str, *, own_order: bool = True
 ) -> tuple[str, ...]:
     """Return the names of the algorithms that a server shares with a client (``SSL_get_shared_sigalgs``).
 
     Args:
         own: The server's, most preferred first.
-        offered: The client's.
+        offered: The client's, most preferred first.
         protocol: The protocol version; TLS 1.3 leaves out DSA and weak hashes.
+        own_order: Whether the server's order counts, and not the client's.
     """
-    theirs = frozenset(offered)
-    names = (_NAMES.get(number, "") for number in own if number in theirs)
+    ordered, others = (own, offered) if own_order else (offered, own)
+    names = (_NAMES.get(number, "") for number in ordered if number in others)
     return tuple(name for name in names if name and not (protocol == "TLSv1.3" and _is_obsolete(name)))
 
 

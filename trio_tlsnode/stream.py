@@ -20,7 +20,7 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict, TypeVar, Unpack, overload
 
 import trio
 
@@ -28,6 +28,7 @@ from ._links import link_for
 from ._openssl.buffers import MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, PLAINTEXT_SIZE
 from .alpn import ALPNProtocols
 from .channel_binding import ChannelBinding, channel_binding
+from .client_hello import looks_like
 from .context import SecureContext, check_flag
 from .engine import (
     ClientPSKCallback,
@@ -44,6 +45,7 @@ from .errors import (
     ConnectionLost,
     HandshakeTimeout,
     IdleTimeout,
+    NotTLS,
     SendTimeout,
     TruncationError,
 )
@@ -67,6 +69,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WANT_READ: Final = Want.READ
+_WANT_ROOM: Final = Want.ROOM
+# How TLS begins that ends before it began: OpenSSL says what the alert means.
+_ALERT: Final = b"\x15"
 # RFC 6066 and Node allow no smaller ones.
 _SMALLEST_FRAGMENT: Final = 512
 # One send's ciphertext, and as much of answers to the peer: beyond it, a peer that does not read is not read
@@ -289,18 +294,22 @@ class TLSStream(trio.abc.HalfCloseableStream):
         timeouts: Timeouts,
         confirm: bool,
         sessions: PeerSessions | None,
+        *,
+        initial: bytes,
     ) -> TLSStream:
         """Return a client's stream whose engine is made already, as `client_parts` does."""
         stream = cls.__new__(cls)
         stream._set_up(transport, engine, timeouts, confirm)  # noqa: SLF001 - its own
         stream._peer_sessions = sessions  # noqa: SLF001 - its own
+        stream._begin_with(initial)  # noqa: SLF001 - its own
         return stream
 
     @classmethod
-    def _under(cls, policy: ServerPolicy, transport: trio.abc.Stream) -> TLSStream:
+    def _under(cls, policy: ServerPolicy, transport: trio.abc.Stream, *, initial: bytes = b"") -> TLSStream:
         """Return a server's stream."""
         stream = cls.__new__(cls)
         stream._set_up_server(transport, policy)  # noqa: SLF001 - its own
+        stream._begin_with(initial)  # noqa: SLF001 - its own
         return stream
 
     def _set_up_server(self, transport: trio.abc.Stream, policy: ServerPolicy) -> None:
@@ -328,6 +337,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._handshaking = _Turn()
         self._filling = _Turn()
         self._sending_out = _Turn()
+        # Who waits until what was decrypted for a receiver is received.
+        self._wanting_room: trio.lowlevel.ParkingLot | None = None
         # How often input has come: who looked at the engine before the last one looks again.
         self._fills = 0
         # Whether the handshake is done, and its last message sent.
@@ -340,14 +351,32 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._renegotiating = _Exclusive("renegotiating on")
         # When something has passed last, if there is an idle time-out.
         self._last_activity = 0.0
-        # Until when the peer must have taken what is unsent, if there is a time-out.
-        self._send_deadline = math.inf
         self._sending = _Exclusive("sending on")
         self._session_iterators: list[SessionIterator] = []
         self._peer_sessions: PeerSessions | None = None
         # Whether a task is in the middle of some data.
         self._sending_data = False
         self._closed = False
+
+    def _begin_with(self, initial: bytes) -> None:
+        """Take what was read from the transport before it was ours; fail if it is no TLS.
+
+        Whoever can write to the connection can put commands or answers behind the last one in plaintext, and
+        they must not pass for what came over TLS (CVE-2011-0411, CVE-2021-23222).
+        """
+        if not initial:
+            return
+        self._engine.feed(initial)
+        what = looks_like(initial)
+        if what is not None and initial[:1] != _ALERT:
+            self.fail(
+                NotTLS(
+                    f"the peer sent {what} where TLS was to begin",
+                    code=NotTLS.code,
+                    looks_like=what,
+                    first_bytes=initial[:32],
+                )
+            )
 
     # What is known of the connection
 
@@ -470,10 +499,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
             context: What else it depends on; None is not the same as ``b""`` up to TLS 1.2.
 
         Raises:
-            trio.NeedHandshakeError: the handshake is not done.
+            trio.NeedHandshakeError: the handshake is not done, or another one is changing the keys.
             trio.ClosedResourceError: this stream was closed.
-            ValueError: `length` is less than 1, or `label` is empty.
-            ConnectionFailed: OpenSSL cannot.
+            ValueError: `length` is not from 1 to 65535, `label` is empty, or OpenSSL refuses one of them.
         """
         self._check_open()
         return self._engine.export_keying_material(length, label, context)
@@ -482,11 +510,12 @@ class TLSStream(trio.abc.HalfCloseableStream):
         """Return what binds an authentication inside this connection to it.
 
         Args:
-            kind: "tls-exporter" (RFC 9266), "tls-unique" (RFC 5929; up to TLS 1.2 only) or
-                "tls-server-end-point" (RFC 5929).
+            kind: "tls-exporter" (RFC 9266; up to TLS 1.2 only after `disable_renegotiation`), "tls-unique"
+                (RFC 5929; up to TLS 1.2 only) or "tls-server-end-point" (RFC 5929; not on a server that has
+                several certificates and resumes a session).
 
         Raises:
-            trio.NeedHandshakeError: the handshake is not done.
+            trio.NeedHandshakeError: the handshake is not done, or another one is changing the keys.
             trio.ClosedResourceError: this stream was closed.
             ValueError: there is no such kind, or this connection does not have it.
         """
@@ -590,9 +619,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
             # It had failed in time; what was not done is sending the alert.
             return self._locate(self._failure.again())
         seconds = self._timeouts.handshake
-        return self.fail(
-            HandshakeTimeout(f"the handshake was not done within {seconds:g} seconds", timeout=seconds)
-        )
+        reason = f"the handshake was not done within {seconds:g} seconds"
+        if self._wanting_room:
+            reason += "; nobody has received the data that came before the peer's answer"
+        return self.fail(HandshakeTimeout(reason, timeout=seconds))
 
     async def _handshake_in_time(self) -> None:
         engine, policy = self._engine, self._policy
@@ -639,17 +669,20 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def renegotiate(self, *, request_cert: bool = True, reject_unauthorized: bool = True) -> None:
         """Do another handshake, up to TLS 1.2; `info` is a new value then.
 
-        Other tasks may send and receive meanwhile.  What has arrived before the peer's answer is kept for the
-        next receive.
+        Other tasks may send and receive meanwhile.  Data that comes before the peer's answer is kept for the
+        next receive; after 1 MiB of it, the answer has to wait for a task that receives.
 
         Args:
             request_cert: Server: whether to ask the client for a certificate.
             reject_unauthorized: Whether to refuse a peer that is not verified.
 
         Raises:
-            ConfigurationError: TLS 1.3 has none (``ERR_SSL_WRONG_SSL_VERSION``).
+            ConfigurationError: TLS 1.3 has none (``ERR_SSL_WRONG_SSL_VERSION``), or ``secure_options``
+                switches it off (``ERR_SSL_NO_RENEGOTIATION``).
             HandshakeTimeout: it was not done within `handshake_timeout` seconds.
-            ConnectionFailed: it failed, or the connection has failed earlier.
+            CertificateError: the peer's certificate was refused.
+            ConnectionFailed: it failed otherwise (``ERR_SSL_NO_RENEGOTIATION``: the peer will not), or the
+                connection has failed earlier.
             trio.BusyResourceError: another task is at it.
             trio.ClosedResourceError: this stream was closed.
 
@@ -694,12 +727,17 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if not self._secure:
                 await self.do_handshake()
             self._check_can_send()
-            start()
             with trio.CancelScope(deadline=trio.current_time() + self._timeouts.handshake) as scope:
-                await self._flush()
+                # One that the peer has begun, or that was cancelled.
+                await self._drive(self._engine.finish_handshake)
+                self._check_can_send()
+                try:
+                    start()
+                except ConnectionFailed as error:
+                    raise self._locate(error)
                 await self._drive(self._engine.finish_handshake, flush=True)
             if scope.cancelled_caught:
-                raise self.handshake_timed_out()
+                await self._abandon(self.handshake_timed_out())
 
     # Data
 
@@ -724,7 +762,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
         with self._receiving:
             if not self._secure:
                 await self.do_handshake()
-            return await self._drive(partial(self._engine.read_in_place, view))
+            count = await self._drive(partial(self._engine.read_in_place, view))
+        if self._wanting_room:
+            self._wanting_room.unpark_all()
+        return count
 
     @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -750,7 +791,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
         with self._receiving:
             if not self._secure:
                 await self.do_handshake()
-            return await self._drive(partial(self._engine.read, max_bytes))
+            data = await self._drive(partial(self._engine.read, max_bytes))
+        if self._wanting_room:
+            self._wanting_room.unpark_all()
+        return data
 
     @trio.lowlevel.enable_ki_protection
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -864,6 +908,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             and not self._sending_data
         )
         self._closed = True
+        if self._wanting_room:
+            self._wanting_room.unpark_all()
         graceful = False
         try:
             with trio.move_on_after(self._timeouts.close):
@@ -883,7 +929,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            self._engine.shutdown()
+            if self._engine.shutdown() is not True:
+                # In the middle of a handshake there is no goodbye.
+                return
             if self._flush_nowait():
                 return
             # Two sides that close at once, each without room for the other's goodbye, both get away.
@@ -944,6 +992,12 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     await self._fill()
                 waited = True
                 continue
+            if outcome is _WANT_ROOM:
+                waited = True
+                if not await self._flush(hold=True):
+                    self._wanting_room = self._wanting_room or trio.lowlevel.ParkingLot()
+                    await self._wanting_room.park()
+                continue
             if flush:
                 waited = await self._flush() or waited
             if not waited:
@@ -963,6 +1017,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     more = await self._fill_unless_idle(self._timeouts.idle)
             except ConnectionLost as error:
                 raise self.fail(error)
+            except trio.ClosedResourceError:
+                # Another task has abandoned the peer, perhaps.
+                self._check_usable()
+                raise
             if not more:
                 self._engine.eof = True
             self._fills += 1
@@ -976,7 +1034,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if not scope.cancelled_caught:
                 return more
             if trio.current_time() >= self._last_activity + timeout:
-                raise self.fail(IdleTimeout(f"nothing has passed for {timeout:g} seconds", timeout=timeout))
+                await self._abandon(
+                    IdleTimeout(f"nothing has passed for {timeout:g} seconds", timeout=timeout)
+                )
 
     async def _fill_and_flush(self) -> None:
         """Wait for input, and send meanwhile: a peer without room may wait until it is read from."""
@@ -1015,6 +1075,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     sent = self._link.send_nowait(output)
                 except ConnectionLost as error:
                     raise self._fail_sending(error)
+                if sent and self._timeouts.idle is not None:
+                    self._last_activity = trio.current_time()
             if sent < len(output):
                 self._unsent += output[sent:]
         return not self._unsent
@@ -1023,8 +1085,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
         """Send all that the engine has to say; return whether that meant waiting."""
         waited = False
         self._flush_nowait(hold=hold)
-        if self._unsent and self._timeouts.send is not None:
-            self._send_deadline = trio.current_time() + self._timeouts.send
+        deadline = math.inf
+        if self._unsent and self._timeouts.send is not None and self._secure:
+            deadline = trio.current_time() + self._timeouts.send
         while True:
             if self._send_failure is not None:
                 raise self._locate(self._send_failure.again())
@@ -1036,25 +1099,28 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 continue
             with self._sending_out:
                 try:
-                    sent = await self._send_in_time(self._unsent)
+                    sent = await self._send_in_time(self._unsent, deadline)
                 except ConnectionLost as error:
                     raise self._fail_sending(error)
+                except trio.ClosedResourceError:
+                    self._check_usable()
+                    raise
                 except BaseException:
                     if not self._link.resumable:
                         self._lose_way_out(_interrupted())
                     raise
                 self._unsent = self._unsent[sent:]
 
-    async def _send_in_time(self, data: bytes) -> int:
+    async def _send_in_time(self, data: bytes, deadline: float) -> int:
         """Wait until the transport has taken some of the data; return how much."""
         timeout = self._timeouts.send
-        if timeout is None or not self._secure:
+        if timeout is None or deadline == math.inf:
             sent = await self._link.send(data)
         else:
-            with trio.CancelScope(deadline=self._send_deadline) as scope:
+            with trio.CancelScope(deadline=deadline) as scope:
                 sent = await self._link.send(data)
             if scope.cancelled_caught:
-                raise self.fail(
+                await self._abandon(
                     SendTimeout(
                         f"the peer has not taken what was sent for {timeout:g} seconds", timeout=timeout
                     )
@@ -1096,10 +1162,18 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._locate(error)
         if self._failure is None and not isinstance(error, TruncationError):
             self._failure = self._kept(error)
+            if self._wanting_room:
+                self._wanting_room.unpark_all()
             if self._peer_sessions is not None:
                 self._peer_sessions.failed(error)
             self._engine.tell_failure(error)
         return error
+
+    async def _abandon(self, error: ConnectionFailed) -> NoReturn:
+        """Fail, and close the transport: other tasks may be waiting for it in vain."""
+        self.fail(error)
+        await trio.aclose_forcefully(self.transport_stream)
+        raise error
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:
         """Take it that the transport takes no more; return why, if the peer has said why."""
@@ -1178,4 +1252,17 @@ def check_transport(transport: trio.abc.Stream) -> trio.abc.Stream:
         return transport
     raise ConfigurationTypeError(
         f"the transport must be a trio.abc.Stream. Received {transport!r}", option="transport"
+    )
+
+
+def check_initial(initial: bytes | bytearray | memoryview) -> bytes:
+    """Return what was read from a transport already.
+
+    Raises:
+        ConfigurationTypeError: it is no bytes.
+    """
+    if isinstance(initial, (bytes, bytearray, memoryview)):
+        return bytes(initial)
+    raise ConfigurationTypeError(
+        f"initial must be bytes. Received an instance of {type(initial).__name__}", option="initial"
     )

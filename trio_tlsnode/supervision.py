@@ -14,12 +14,15 @@ from typing import Final, Self
 import trio
 
 from .errors import ConnectionFailed, TLSError
+from .html_table import html_table
 
 logger = logging.getLogger("trio_tlsnode")
 
 # So many lines in so many seconds: enough to see what happens, too few to fill a disk.
 _LOG_BURST: Final = 20
 _LOG_PERIOD: Final = 10.0
+# So many of a group's errors a notebook shows.
+_MOST_SHOWN: Final = 50
 
 
 class TLSClientErrors(ExceptionGroup[TLSError]):
@@ -40,6 +43,14 @@ class TLSClientErrors(ExceptionGroup[TLSError]):
         group = TLSClientErrors(self.message, excs)
         group.dropped = self.dropped
         return group
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            (type(error).__name__, error) for error in self.exceptions[:_MOST_SHOWN]
+        ]
+        left_out = len(self.exceptions) - len(rows)
+        rows += [("left out here", left_out or None), ("dropped", self.dropped or None)]
+        return html_table(type(self).__name__, rows, badge=f"{len(self.exceptions)} failed", tone="bad")
 
 
 class ClientErrors:

@@ -1,4 +1,8 @@
-"""The process that libFuzzer runs in: ``python -m benchmarks.reliability.fuzz_worker TARGET [libFuzzer's arguments]``."""
+"""The process that libFuzzer runs in.
+
+``python -m benchmarks.reliability.fuzz_worker COMMAND TARGET``, and then libFuzzer's own arguments.  The
+command starts this process again, with such arguments behind it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ def main() -> None:
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["trio_tlsnode"]):
         hostile = importlib.import_module("benchmarks.reliability.hostile")
-    target = sys.argv.pop(1)
+    _, command, target, *arguments = sys.argv
 
     def judge(data: bytes) -> None:
         hostile.judge(target, data)
 
-    atheris.Setup(sys.argv, judge)
+    atheris.Setup([command, *arguments], judge)
     atheris.Fuzz()
 
 

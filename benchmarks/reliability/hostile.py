@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import trio
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 from trio.testing import MockClock, memory_stream_pair
@@ -640,7 +641,9 @@ def certificate(data: bytes) -> None:
         if lib.SSL_CTX_use_certificate(context._context, x509._x509) != 1:
             error_queue.drain()
             return
-        context.use_privatekey(load_pem_private_key(key, None))
+        private_key = load_pem_private_key(key, None)
+        assert isinstance(private_key, EllipticCurvePrivateKey)
+        context.use_privatekey(private_key)
     except (crypto.Error, SSL.Error, ValueError):
         return
     if flags & 1:

@@ -326,6 +326,7 @@ async def our_psk_server(
         yield ours, handler
 
 
+@pytest.mark.node("test-tls-psk-server.js")
 @in_both_versions
 async def test_s_client_gets_its_line_back_by_its_key(openssl: str, version: str) -> None:
     async with our_psk_server(version, psk_identity_hint=HINT) as (ours, handler):

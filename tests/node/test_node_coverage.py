@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,7 @@ def marked() -> Iterator[str]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.node":
                 for argument in node.args:
-                    assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno}"
-                    yield argument.value
+                    yield str(ast.literal_eval(argument))
 
 
 MARKED = set(marked())
@@ -41,4 +39,3 @@ def test_a_portable_rule_has_a_test_or_an_excuse(name: str) -> None:
 
 def test_markers_name_rules_that_are_listed() -> None:
     assert ROWS.keys() >= MARKED
-    assert not {name for name in MARKED if not re.fullmatch(r"test-[\w-]+\.m?js", name)}

@@ -216,8 +216,12 @@ def on_info(ssl: Any, where: int, _value: int) -> None:
 def on_keylog(ssl: Any, line: Any) -> None:
     """``SSL_CTX_set_keylog_callback``'s callback; the other connections of the context have it too."""
     connection = connections.get(ssl)
-    if connection is not None:
+    if connection is None:
+        return
+    try:
         connection.on_key(ffi.string(line).decode())
+    except BaseException as error:  # noqa: BLE001 - cffi would print it, and forget it
+        connection.keep(error)
 
 
 @ffi.callback("void(int, int, int, void *, size_t, SSL *, void *)")  # type: ignore[untyped-decorator]
@@ -226,5 +230,9 @@ def on_message(
 ) -> None:
     """``SSL_CTX_set_msg_callback``'s callback, of connections that are traced."""
     connection = connections.get(ssl)
-    if connection is not None:
+    if connection is None:
+        return
+    try:
         connection.on_message(bool(sent), version, content_type, bytes(ffi.buffer(data, length)))
+    except BaseException as error:  # noqa: BLE001 - cffi would print it, and forget it
+        connection.keep(error)

@@ -8,7 +8,7 @@ through.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from ..diagnosis import DIAGNOSES
 from ..errors import CertificateError, ConfigurationError, ConnectionFailed
@@ -323,6 +323,11 @@ class Connection:
 
     # After the handshake
 
+    @property
+    def prefers_own_order(self) -> bool:
+        """Whether a server goes by its own preferences, not by the client's."""
+        return bool(lib.SSL_get_options(self._ssl) & lib.SSL_OP_CIPHER_SERVER_PREFERENCE)
+
     def export(self, length: int, label: bytes, context: bytes | None) -> bytes:
         """Return keying material (``SSL_export_keying_material``).
 
@@ -332,7 +337,7 @@ class Connection:
             context: What else it depends on; None is not the same as nothing up to TLS 1.2.
 
         Raises:
-            ConnectionFailed: OpenSSL cannot.
+            ConfigurationError: the label is reserved, or something is too long.
         """
         out = ffi.new("unsigned char[]", length)
         data = NULL if context is None else context
@@ -341,7 +346,8 @@ class Connection:
             self._ssl, out, length, label, len(label), data, size, context is not None
         )
         if done != 1:
-            raise error_queue.connection_error()
+            error = error_queue.connection_error()
+            raise ConfigurationError(f"OpenSSL refuses label or length: {error.reason}", code=error.code)
         return bytes(ffi.buffer(out, length))
 
     def finished_message(self, *, of_peer: bool) -> bytes:
@@ -523,6 +529,8 @@ class Connection:
         if self._error is not None:
             raise self._error.again()
         if self._digested:
+            if self._interruption is not None:
+                self._interrupt()
             return 0 if self.peer_closed else None
         ssl = self._ssl
         total = 0
@@ -548,6 +556,8 @@ class Connection:
         self.settle()
         if total or self.peer_closed:
             return total
+        if self._interruption is not None:
+            self._interrupt()
         if self._error is not None:
             raise self._error.again()
         return None
@@ -646,14 +656,19 @@ class Connection:
         if status in (_WANT_READ, _ZERO_RETURN):
             self._all_digested()
             self.peer_closed = self.peer_closed or status == _ZERO_RETURN
-            return False
-        self.settle()
-        if result == 1:
-            return True
-        if self._interruption is None:
+        else:
+            self.settle()
+            if result != 1:
+                self._keep_error()
+        if self._interruption is not None:
+            self._interrupt()
+        if self._error is not None:
             # Not by way of a variable: its cause has a traceback, which refers to this frame.
-            raise self._keep_error().again()
-        self._keep_error()
+            raise self._error.again()
+        return bool(result == 1)
+
+    def _interrupt(self) -> NoReturn:
+        assert self._interruption is not None
         try:
             raise self._interruption
         finally:

@@ -13,7 +13,11 @@ from ..credentials import CertifiedKey
 from ..dh import FFDHE_BITS, DHGroup
 from ..errors import ConfigurationError, ConnectionFailed, FeatureUnavailable
 from ..iana import SIGNATURE_SCHEMES
-from ..options import SSL_OP_NO_ANTI_REPLAY
+from ..options import (
+    SSL_OP_ALLOW_CLIENT_RENEGOTIATION,
+    SSL_OP_NO_ANTI_REPLAY,
+    SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION,
+)
 from ..psk import PSKRole
 from . import callbacks, error_queue, groups
 from .buffers import buffers
@@ -52,9 +56,6 @@ def _refused(error: SSL.Error | crypto.Error, reason: str, option: str) -> Confi
     return ConfigurationError(f"{reason}{detail}", code=code, option=option)
 
 
-# SSL_OP_ALLOW_CLIENT_RENEGOTIATION and SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION; the bindings lack them.
-_ALLOW_CLIENT_RENEGOTIATION: Final = 1 << 8
-_NO_RESUMPTION_ON_RENEGOTIATION: Final = 1 << 16
 # A handshake's, with a HelloRetryRequest.
 _MOST_FLIGHTS: Final = 4
 
@@ -81,7 +82,7 @@ class SSLContext:
         options |= lib.SSL_OP_NO_COMPRESSION
         if server_side:
             # Their number is limited, on clients too.  Resumed, nobody would ask for a certificate.
-            options |= _ALLOW_CLIENT_RENEGOTIATION | _NO_RESUMPTION_ON_RENEGOTIATION
+            options |= SSL_OP_ALLOW_CLIENT_RENEGOTIATION | SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION
             if honor_cipher_order:
                 options |= lib.SSL_OP_CIPHER_SERVER_PREFERENCE
             lib.SSL_CTX_set_alpn_select_cb(ctx, callbacks.on_alpn_select, NULL)
@@ -395,6 +396,8 @@ class SSLContext:
         """Resume no session, and hand out none that could be."""
         lib.SSL_CTX_set_options(self.pointer, lib.SSL_OP_NO_TICKET)
         lib.SSL_CTX_set_session_cache_mode(self.pointer, lib.SSL_SESS_CACHE_OFF)
+        # In TLS 1.3 there are tickets all the same; nobody needs to keep them.
+        self.set_session_timeout(1)
 
     def set_session_id_context(self, value: bytes) -> None:
         """Let sessions resume only where this value is the same: at most 32 bytes."""

@@ -88,16 +88,17 @@ class PeerVerification:
     Attributes:
         problems: What is wrong with the chain, in the order in which OpenSSL found it.
         identity_error: The identity check's refusal.
+        judged: Whether OpenSSL has asked for the verdict.
     """
 
     __slots__ = (
         "_at",
         "_check_identity",
         "_host",
-        "_judged",
         "_peer",
         "_reject",
         "identity_error",
+        "judged",
         "problems",
     )
 
@@ -125,7 +126,7 @@ class PeerVerification:
         self._at = at
         self._host = host
         self._check_identity = check_identity
-        self._judged = False
+        self.judged = False
         self.problems: list[CertificateProblem] = []
         self.identity_error: IdentityError | None = None
 
@@ -138,10 +139,10 @@ class PeerVerification:
             certificate = None if x509 == NULL else Certificate(der_of(x509))
             self.problems.append(CertificateProblem(name_of(result), text_of(result), depth, certificate))
             # Name constraints are examined after the chain, and so after the verdict.
-            return not (self._judged and self._reject)
+            return not (self.judged and self._reject)
         if depth > 0:
             return True
-        self._judged = True
+        self.judged = True
         if self._asks_for_identity:
             certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx)))
             self.identity_error = self._refusal(certificate)

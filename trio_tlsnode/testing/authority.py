@@ -33,6 +33,8 @@ try:
 except ImportError as missing:
     raise ImportError("the test kit needs trustme: pip install 'trio-tlsnode[testing]'") from missing
 
+from ..certificates import Certificate
+
 KeyType = Literal["EC", "RSA"]
 OCSPStatus = Literal["good", "revoked", "unknown"]
 UnsuccessfulStatus = Literal[
@@ -98,6 +100,11 @@ class IssuedCertificate:
             ValueError: `cryptography` cannot parse it, as with `Authority.unreadable_date`.
         """
         return x509.load_pem_x509_certificate(self.cert)
+
+    def _repr_html_(self) -> str:
+        blocks = self.cert.split(b"-----BEGIN CERTIFICATE-----")[1:]
+        ders = [base64.b64decode(block.partition(b"-----END")[0]) for block in blocks]
+        return Certificate.chain(ders)._repr_html_()
 
     def write_to(self, folder: Path) -> tuple[Path, Path]:
         """Write the key and the chain into a folder, for peers that want files.

@@ -1,0 +1,127 @@
+"""The server process, which does what it is asked: ``python -m benchmarks.reliability.server SETUP``.
+
+The setup is JSON: ``{"directory", "core", "turnstile", "collects_garbage", "options"}``.  The first line that
+it writes is ``{"port"}``.  Each line of input is a question, and is answered by a line of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import json
+import os
+import resource
+import sys
+import timeit
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import trio
+
+import trio_tlsnode as tls
+from trio_tlsnode import stream
+from trio_tlsnode._openssl.callbacks import connections
+
+_REPEATS: Final = 2000
+
+
+async def echo(connection: tls.TLSStream) -> None:
+    """The handler of README.md, which catches nothing."""
+    async for data in connection:
+        await connection.send_all(data)
+
+
+class _FreeWay:
+    """No turnstile: the expensive steps of handshakes are taken as they come."""
+
+    async def pass_through(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class _Answers:
+    """What the process tells of its server, and does to it."""
+
+    def __init__(self, server: tls.TLSServer, directory: Path) -> None:
+        self._server = server
+        self._directory = directory
+
+    def answer(self, question: str) -> dict[str, Any]:
+        answer: dict[str, Any] = getattr(self, question)()
+        return answer
+
+    def usage(self) -> dict[str, Any]:
+        """What there is now: memory in bytes, descriptors, ``SSL`` objects, and the statistics."""
+        return {
+            "memory": psutil.Process().memory_info().rss,
+            "files": len(os.listdir("/proc/self/fd")),
+            "ssl": len(connections),
+            "statistics": dataclasses.asdict(self._server.statistics()),
+        }
+
+    def settle(self) -> dict[str, Any]:
+        """The same, once the allocator has given back what is free."""
+        ctypes.CDLL(None).malloc_trim(0)
+        return self.usage()
+
+    def garbage(self) -> dict[str, Any]:
+        """Collect garbage; tell how many objects were in cycles."""
+        return {"garbage": gc.collect()}
+
+    def statistics_cost(self) -> dict[str, Any]:
+        """How long `TLSServer.statistics` takes, in seconds."""
+        return {"seconds": timeit.timeit(self._server.statistics, number=_REPEATS) / _REPEATS}
+
+    def reload(self) -> dict[str, Any]:
+        """Use the credentials that are in the directory now."""
+        self._server.set_secure_context(context(self._directory))
+        return {}
+
+
+def context(directory: Path) -> tls.SecureContext:
+    """Return a context with the credentials in a directory."""
+    return tls.SecureContext(key=directory / "key.pem", cert=directory / "cert.pem")
+
+
+async def _serve(setup: dict[str, Any]) -> None:
+    directory = Path(setup["directory"])
+    server = tls.TLSServer(echo, context(directory), **setup["options"])
+    answers = _Answers(server, directory)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, 0, "127.0.0.1")
+        _write({"port": server.addresses[0].port})
+        pending = b""
+        async with trio.lowlevel.FdStream(os.dup(0)) as questions:
+            async for data in questions:
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    _write(answers.answer(line.decode()))
+        nursery.cancel_scope.cancel()
+
+
+def _write(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files as far as it goes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    """Be the server that the command line's setup says."""
+    setup = json.loads(sys.argv[1])
+    allow_many_files()
+    if setup["core"] is not None:
+        os.sched_setaffinity(0, {setup["core"]})
+    if not setup["turnstile"]:
+        vars(stream)["turnstile"] = _FreeWay
+    if not setup["collects_garbage"]:
+        gc.disable()
+    trio.run(_serve, setup)
+
+
+if __name__ == "__main__":
+    main()
