@@ -18,15 +18,13 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
-# Sphinx reads nothing from outside of its folder.  The notebooks are run each time, as what they show depends on
-# the package; what one writes to the standard error is a warning.
+# Sphinx reads nothing from outside of its folder.  The notebooks are run each time, as what they show depends
+# on the package; what one of them writes to the standard error is a warning.
 _notebooks = Path(__file__).parent / "notebooks"
 shutil.rmtree(_notebooks, ignore_errors=True)
-shutil.copytree(
-    Path(__file__).parent.parent / "notebooks",
-    _notebooks,
-    ignore=lambda _, names: {n for n in names if not n.endswith(".ipynb")},
-)
+_notebooks.mkdir()
+for _path in Path(__file__).parent.parent.glob("notebooks/*.ipynb"):
+    shutil.copy2(_path, _notebooks)
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
@@ -44,3 +42,5 @@ autodoc_typehints = "signature"
 
 html_theme = "furo"
 html_title = f"trio_tlsnode {version}"
+html_static_path = ["_static"]
+html_css_files = ["notebooks.css"]

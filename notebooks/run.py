@@ -1,6 +1,7 @@
 """Runs the notebooks from top to bottom, for ``make notebooks``.
 
-An error or a warning in any of them fails.  What they show then is in ``build/notebooks``.
+An error or a warning in any of them fails.  What they show is kept in
+``build/notebooks``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ FOLDER = Path(__file__).parent
 SHOWN = FOLDER.parent / "build" / "notebooks"
 # Seconds for a cell, which takes a second or two.
 LONGEST = 120
+# All warnings but what matplotlib's backend says of itself.
+WARNINGS = "default,ignore:InlineBackend._figure_formats_changed is deprecated"
 
 
 def run(path: Path) -> list[str]:
@@ -37,7 +40,7 @@ def run(path: Path) -> list[str]:
             notebook, timeout=LONGEST, resources={"metadata": {"path": folder}}
         )
         try:
-            client.execute(env=os.environ | {"PYTHONWARNINGS": "default"})
+            client.execute(env=os.environ | {"PYTHONWARNINGS": WARNINGS})
         except CellExecutionError as error:
             return [str(error)]
     SHOWN.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ FOREIGN_PEERS = {
     "curl": "--version",
     "chromium": "--version",
     "tshark": "--version",
+    "aiosmtpd": "--version",
 }
 
 # The same examples each time: a failure in one run is a failure in every run.
@@ -69,6 +70,12 @@ def chromium() -> str:
 def tshark() -> str:
     """The path of tshark."""
     return _foreign_peer("tshark")
+
+
+@pytest.fixture(scope="session")
+def aiosmtpd() -> str:
+    """The path of aiosmtpd."""
+    return _foreign_peer("aiosmtpd")
 
 
 def _foreign_peer(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
 from trio_tlsnode import SecureContext, TLSStream
@@ -107,6 +107,7 @@ def renegotiated(starting: Engine, other: Engine) -> None:
     starting.renegotiate(request_cert=False)
     for _ in range(MOST_FLIGHTS):
         if starting.finish_handshake() is True:
+            exchange(starting, other)
             return
         for end, peer in ((starting, other), (other, starting)):
             if output := end.drain():
@@ -169,11 +170,12 @@ async def receive_exactly(stream: TLSStream, count: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def beside(*functions: Callable[..., Any]) -> AsyncIterator[trio.Nursery]:
-    """Run tasks beside the block, and cancel them at its end."""
+    """Run tasks beside the block; at its end cancel them, when they have done what there is to do."""
     async with trio.open_nursery() as nursery:
         for function in functions:
             nursery.start_soon(function)
         yield nursery
+        await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
 

@@ -110,8 +110,9 @@ def one_by_one(data: bytes | bytearray) -> list[bytes]:
 
 def views(hello: ClientHello) -> list[object]:
     """Everything that is made only when it is asked for."""
+    as_sent = {"cipher_suites", "extensions", "size"}
     properties = [name for name, value in vars(ClientHello).items() if isinstance(value, property)]
-    return [getattr(hello, name) for name in properties]
+    return [getattr(hello, name) for name in properties if name not in as_sent]
 
 
 # Hellos of real clients.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -43,6 +45,48 @@ async def test_the_echo_server_answers_and_tells_what_clients_do_wrong(
                 assert await stream.receive_some() == b"hello"
             nursery.cancel_scope.cancel()
     assert "NotTLS: the peer sent an HTTP request" in capsys.readouterr().err
+
+
+async def test_the_metrics_are_those_of_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority()
+    key, cert = authority.good("localhost").write_to(tmp_path)
+    example: dict[str, Any] = runpy.run_path(str(EXAMPLES / "metrics.py"))
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(example["main"], key, cert, 0, 0)
+            output = ""
+            while "metrics at" not in output:
+                await trio.testing.wait_all_tasks_blocked()
+                output += capsys.readouterr().out
+            first, second, *_ = output.splitlines()
+            port, metrics_port = int(first.split(":")[-1]), int(second.split(":")[-1].split("/")[0])
+            async with await trio.open_tcp_stream("localhost", port) as plain:
+                await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                assert await plain.receive_some() == b""
+            async with await tls.connect("localhost", port, ca=authority.ca):
+                async with await trio.open_tcp_stream("127.0.0.1", metrics_port) as rude:
+                    rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                async with await trio.open_tcp_stream("127.0.0.1", metrics_port) as scraper:
+                    await scraper.send_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    head, _, body = b"".join([data async for data in scraper]).decode().partition("\r\n\r\n")
+            nursery.cancel_scope.cancel()
+    assert head.startswith("HTTP/1.1 200 OK")
+    assert f"Content-Length: {len(body)}" in head
+    samples = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
+    assert samples == {
+        "tls_connections_open": "1",
+        "tls_connections_handshaking": "0",
+        "tls_handshakes_waiting": "0",
+        "tls_connections_total": "2",
+        "tls_connections_secure_total": "1",
+        "tls_connections_resumed_total": "0",
+        "tls_failures_dropped_total": "0",
+        'tls_failures_total{code="ERR_SSL_HTTP_REQUEST"}': "1",
+    }
+    families = {line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")}
+    assert families == {sample.partition("{")[0] for sample in samples}
 
 
 @pytest.fixture

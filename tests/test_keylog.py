@@ -46,8 +46,8 @@ LABELS = {
         "SERVER_TRAFFIC_SECRET_0",
     ],
 }
-# What the line of each version has for a secret: a master secret, and one with SHA-384's length.
-SECRET_SIZE = {"TLSv1.2": 48, "TLSv1.3": 48}
+# Of a master secret, and of one of TLS 1.3 with SHA-384, in bytes.
+SECRET_SIZE = 48
 
 
 class Log(list[str]):
@@ -81,6 +81,10 @@ def random_of(server: TLSStream) -> str:
     return server.client_hello.random.hex()
 
 
+async def welcome(stream: TLSStream) -> None:
+    await stream.send_all(b"welcome")
+
+
 async def close(*streams: TLSStream) -> None:
     for stream in streams:
         await trio.aclose_forcefully(stream)
@@ -94,7 +98,7 @@ async def test_both_sides_write_the_same_lines_of_the_nss_format(version: str) -
     client, server, ours, theirs = await logged_pair(version=version)
     assert sorted(ours) == sorted(theirs)
     assert ours.labels == LABELS[version]
-    digits = 2 * SECRET_SIZE[version]
+    digits = 2 * SECRET_SIZE
     for line in ours:
         assert re.fullmatch(rf"[A-Z_0-9]+ {random_of(server)} [0-9a-f]{{{digits}}}", line)
     await close(client, server)
@@ -117,6 +121,17 @@ async def test_a_retried_handshake_is_written_once() -> None:
     client, server, ours, theirs = await logged_pair(server_context=server_context(groups="P-256"))
     assert sorted(ours) == sorted(theirs)
     assert ours.labels == LABELS["TLSv1.3"]
+    await close(client, server)
+
+
+async def test_early_data_has_secrets_of_its_own() -> None:
+    options: dict[str, Any] = {"server_options": {"max_early_data": 1000}}
+    client, server, *_ = await logged_pair(**options)
+    early = {"session": client.session, "early_data": b"early"}
+    await close(client, server)
+    client, server, ours, theirs = await logged_pair(**options, client_options=early)
+    assert sorted(ours) == sorted(theirs)
+    assert {*ours.labels} - {*LABELS["TLSv1.3"]} == {"CLIENT_EARLY_TRAFFIC_SECRET", "EARLY_EXPORTER_SECRET"}
     await close(client, server)
 
 
@@ -167,10 +182,7 @@ async def test_a_server_can_log_one_client_alone(nursery: trio.Nursery) -> None:
         if stream.remote_address.port in interesting:
             log(line, stream)
 
-    async def greet(stream: TLSStream) -> None:
-        await stream.send_all(b"welcome")
-
-    server = TLSServer(greet, server_context(), keylog=keylog)
+    server = TLSServer(welcome, server_context(), keylog=keylog)
     await nursery.start(server.serve, 0, "127.0.0.1")
     ours = Log()
     for is_interesting in (False, True, False):
@@ -218,11 +230,8 @@ async def test_it_holds_whatever_context_a_server_chooses(
     elif way == "ticket_rotation":
         options["ticket_rotation"] = 3600
 
-    async def greet(stream: TLSStream) -> None:
-        await stream.send_all(b"welcome")
-
     theirs = Log()
-    server = TLSServer(greet, server_context(), keylog=theirs, **options)
+    server = TLSServer(welcome, server_context(), keylog=theirs, **options)
     if way == "add_context":
         server.add_context("*.example", other)
     host = "localhost" if way == "ticket_rotation" else "other.example"
@@ -237,7 +246,7 @@ async def test_it_holds_whatever_context_a_server_chooses(
         ) as client:
             await client.receive_some()
             session = client.session
-    assert client.info.session_reused == (way != "use_credentials" or client.info.session_reused)
+    assert client.info.session_reused
     assert sorted(ours) == sorted(theirs)
     assert ours.labels == sorted(2 * LABELS[version])
 
@@ -341,28 +350,28 @@ async def test_what_takes_no_lines_is_refused(
 
 
 @pytest.fixture
-def named_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def named_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trio.Path:
     path = tmp_path / "environment.log"
     monkeypatch.setenv("SSLKEYLOGFILE", str(path))
-    return path
+    return trio.Path(path)
 
 
 @through_every_entrance
 async def test_true_takes_the_file_that_the_environment_names(
-    through: Entrance, nursery: trio.Nursery, named_by_environment: Path
+    through: Entrance, nursery: trio.Nursery, named_by_environment: trio.Path
 ) -> None:
     await close(await through(nursery, keylog=True))
-    assert len(named_by_environment.read_text().splitlines()) == len(LABELS["TLSv1.3"])
+    assert len((await named_by_environment.read_text()).splitlines()) == len(LABELS["TLSv1.3"])
 
 
 @through_every_entrance
 @pytest.mark.parametrize("value", [None, False])
 async def test_nothing_is_logged_unless_asked_for(
-    through: Entrance, value: object, nursery: trio.Nursery, named_by_environment: Path
+    through: Entrance, value: object, nursery: trio.Nursery, named_by_environment: trio.Path
 ) -> None:
     await close(await through(nursery, keylog=value))
     await close(*await tls_pair())
-    assert not named_by_environment.exists()
+    assert not await named_by_environment.exists()
 
 
 @through_every_entrance
@@ -379,9 +388,9 @@ async def test_true_logs_nothing_where_the_environment_names_no_file(
 
 
 async def test_a_file_of_the_environments_that_cannot_be_written_is_refused(
-    named_by_environment: Path,
+    named_by_environment: trio.Path,
 ) -> None:
-    named_by_environment.mkdir()
+    await named_by_environment.mkdir()
     with pytest.raises(tls.ConfigurationError) as caught:
         tls.Engine(client_context(), keylog=True)
     assert (caught.value.code, caught.value.path) == ("EISDIR", str(named_by_environment))
@@ -413,22 +422,10 @@ async def test_a_log_that_fails_ends_the_handshake_at_whichever_line_it_is(versi
         options: Any = {f"{role}_options": {"keylog": log}}
         pair = await tls_pair(version=version, handshake=False, **options)
         ours, theirs = pair if role == "client" else pair[::-1]
-        errors: dict[TLSStream, tls.ConnectionFailed | None] = {}
-
-        async def greet(
-            stream: TLSStream, errors: dict[TLSStream, tls.ConnectionFailed | None] = errors
-        ) -> None:
-            try:
-                await stream.do_handshake()
-                await stream.send_all(b"welcome")
-                await stream.receive_some()
-            except tls.ConnectionFailed as error:
-                errors[stream] = error
-            await stream.aclose()
-
+        errors: dict[TLSStream, tls.ConnectionFailed] = {}
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(greet, ours)
-            nursery.start_soon(greet, theirs)
+            nursery.start_soon(greet, ours, errors)
+            nursery.start_soon(greet, theirs, errors)
         error = errors.get(ours)
         if error is None:
             break
@@ -442,10 +439,19 @@ async def test_a_log_that_fails_ends_the_handshake_at_whichever_line_it_is(versi
     assert told_peer == Counter({tls.Alert.internal_error: number - goodbyes, None: goodbyes})
 
 
+async def greet(stream: TLSStream, errors: dict[TLSStream, tls.ConnectionFailed]) -> None:
+    try:
+        await stream.do_handshake()
+        await stream.send_all(b"welcome")
+        await stream.receive_some()
+    except tls.ConnectionFailed as error:
+        errors[stream] = error
+    await stream.aclose()
+
+
 async def test_a_file_that_can_no_longer_be_written_fails_the_connection(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    left, _ = memory_stream_pair()
     client, server = await tls_pair(handshake=False, server_options={"keylog": folder / "keys.log"})
     (folder / "keys.log").unlink()
     folder.rmdir()
@@ -453,7 +459,6 @@ async def test_a_file_that_can_no_longer_be_written_fails_the_connection(tmp_pat
         nursery.start_soon(fail, client, tls.PeerAlert)
         nursery.start_soon(fail, server, tls.CallbackError)
     await close(client, server)
-    await trio.aclose_forcefully(left)
 
 
 async def fail(stream: TLSStream, kind: type[tls.ConnectionFailed]) -> None:

@@ -1,4 +1,4 @@
-"""Renegotiation, up to TLS 1.2: another handshake inside a connection, by which a client may prove who it is."""
+"""Renegotiation, up to TLS 1.2: another handshake inside a connection, which may show who a client is."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from later_handshakes import (
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
-from trio_tlsnode import SecureContext, TLSStream
+from trio_tlsnode import TLSStream
 from trio_tlsnode._openssl.library import NULL, lib
 from trio_tlsnode.engine import Engine, Want
 from trio_tlsnode.options import SSL_OP_NO_EXTENDED_MASTER_SECRET, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET
-from trio_tlsnode.testing import MemoryListener, RecordingStream, StallingStream
+from trio_tlsnode.testing import MemoryListener, RecordingStream
 
 pytestmark = pytest.mark.feature("C15")
 
@@ -56,7 +56,7 @@ async def test_a_client_is_verified_long_after_it_has_connected(transport: str) 
             await server.renegotiate()
         assert server.info.peer_certificate is not None
         assert server.info.peer_certificate.subject["CN"] == "alice"
-        assert [len(server.info.verified_chain), len(server.info.peer_certificate_chain)] == [2, 1]
+        assert len(server.info.verified_chain) == len(server.info.peer_certificate_chain) == 2
         assert (server.authorized, server.authorization_error) == (True, None)
         assert client.info.certificate == server.info.peer_certificate
 
@@ -172,7 +172,7 @@ async def test_a_client_that_is_not_verified_is_refused(
         assert server.info is first
         for call in (server.receive_some, server.renegotiate, lambda: server.send_all(b"x")):
             with pytest.raises(tls.CertificateError) as again:
-                await call()  # type: ignore[operator]  # they have nothing in common
+                await call()
             assert again.value.code == code
 
 
@@ -187,10 +187,18 @@ async def test_a_client_that_need_not_be_verified_is_judged(
         async with beside(lambda: read_on(client)):
             await server.renegotiate(reject_unauthorized=False)
             assert (server.authorized, codes(server.info)) == (code is None, code)
-            # The next one may be stricter.
-            if code is not None:
-                with pytest.raises(tls.CertificateError):
-                    await server.renegotiate()
+        if code is None:
+            return
+        # The next one may be stricter.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused, client)
+            with pytest.raises(tls.CertificateError):
+                await server.renegotiate()
+
+
+async def refused(stream: TLSStream) -> None:
+    with pytest.raises(tls.PeerAlert):
+        await read_on(stream)
 
 
 async def test_a_client_need_not_be_asked_at_all() -> None:
@@ -207,9 +215,10 @@ async def test_a_client_need_not_be_asked_at_all() -> None:
 
 @pytest.mark.parametrize("option", ["request_cert", "reject_unauthorized"])
 async def test_flags_are_bools(option: str) -> None:
+    wrong: dict[str, Any] = {option: "yes"}
     async with pair() as (_client, server):
         with pytest.raises(tls.ConfigurationTypeError):
-            await server.renegotiate(**{option: "yes"})
+            await server.renegotiate(**wrong)
         await server.send_all(b"it goes on")
 
 
@@ -301,8 +310,6 @@ def test_a_second_hello_does_not_change_the_application_protocol() -> None:
 @pytest.mark.parametrize("reject_unauthorized", [True, False])
 def test_a_server_that_becomes_another_one_is_found_out(reject_unauthorized: bool) -> None:
     client, server = engines(client={"reject_unauthorized": reject_unauthorized})
-    assert client.info is not None
-    assert client.info.authorized
     other = server_context("TLSv1.2", **TRUSTED.good("other.example").options)
     ssl_ctx = other.ssl_ctx(server_side=True, verify_mode=0)
     lib.SSL_set_SSL_CTX(server.ssl, ssl_ctx.pointer)
@@ -310,10 +317,9 @@ def test_a_server_that_becomes_another_one_is_found_out(reject_unauthorized: boo
         server.renegotiate(request_cert=False)
         with pytest.raises(tls.IdentityError):
             exchange(client, server)
-        assert client.info.authorized
         return
     renegotiated(server, client)
-    client.read()
+    assert client.info is not None
     assert not client.info.authorized
     assert codes(client.info) == "ERR_TLS_CERT_ALTNAME_INVALID"
 
@@ -323,9 +329,7 @@ def test_a_renegotiation_is_no_place_for_another_session() -> None:
     sessions: list[bytes] = []
     contexts = client_context("TLSv1.2", "alice"), server_context("TLSv1.2")
     engines(of_client=contexts[0], of_server=contexts[1], client={"on_session": sessions.append})
-    client, server = engines(
-        of_client=contexts[0], of_server=contexts[1], client={"session": sessions[0]}
-    )
+    client, server = engines(of_client=contexts[0], of_server=contexts[1], client={"session": sessions[0]})
     assert server.info is not None
     assert server.info.session_reused
     renegotiated(server, client)
@@ -338,32 +342,30 @@ def test_a_renegotiation_is_no_place_for_another_session() -> None:
 
 @pytest.mark.feature("D5")
 @pytest.mark.parametrize(
-    ("of_client", "client", "code"),
+    ("client", "code"),
     [
-        ({}, {}, None),
-        ({}, {"min_dh_size": 3072}, "ERR_TLS_DH_PARAM_SIZE"),
-        ({"require_groups": "X25519"}, {}, "ERR_SSL_NO_SUITABLE_GROUPS"),
+        ({}, None),
+        ({"min_dh_size": 3072}, "ERR_TLS_DH_PARAM_SIZE"),
     ],
 )
-def test_a_server_may_not_exchange_weaker_keys_later(
-    of_client: dict[str, Any], client: dict[str, Any], code: str | None
-) -> None:
-    """Its group is not seen, as its message is encrypted: the default bound is left to OpenSSL."""
+def test_a_server_may_not_exchange_weaker_keys_later(client: dict[str, Any], code: str | None) -> None:
+    """Its group is not seen, as the message is encrypted; the default bound is left to OpenSSL."""
     suites = {"ciphers": "ECDHE-ECDSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256"}
     reader, server = engines(
-        of_client=client_context("TLSv1.2", **suites, **of_client),
+        of_client=client_context("TLSv1.2", **suites),
         of_server=server_context("TLSv1.2", **suites),
         client=client,
     )
     weaker = server_context("TLSv1.2", dhparam="auto", **suites, **_rsa())
     lib.SSL_set_SSL_CTX(server.ssl, weaker.ssl_ctx(server_side=True, verify_mode=0).pointer)
-    server.renegotiate(request_cert=False)
     if code is None:
         renegotiated(server, reader)
         assert reader.info is not None
         assert reader.info.cipher.name == "DHE-RSA-AES128-GCM-SHA256"
         assert reader.info.ephemeral_key is None
         return
+    server.renegotiate(request_cert=False)
+    assert server.finish_handshake() is Want.READ
     with pytest.raises(tls.ProtocolError) as caught:
         exchange(reader, server)
     assert caught.value.code == code
@@ -372,3 +374,630 @@ def test_a_server_may_not_exchange_weaker_keys_later(
 @functools.cache
 def _rsa() -> dict[str, bytes]:
     return dict(TRUSTED.good("localhost", key_type="RSA").options)  # type: ignore[arg-type]  # a TypedDict
+
+
+# How often a peer may
+
+
+def answered(starting: Engine, other: Engine) -> bool:
+    """Start a renegotiation; return whether the other side takes part in it."""
+    starting.renegotiate(request_cert=False)
+    try:
+        renegotiated(starting, other)
+    except tls.ConnectionFailed:
+        return False
+    return True
+
+
+@pytest.mark.feature("C17")
+@pytest.mark.parametrize("limit", [0, 1, 3, 5, 10])
+@pytest.mark.parametrize("limited", ["client", "server"])
+def test_a_peer_may_renegotiate_as_often_as_it_is_allowed_to(limited: str, limit: int) -> None:
+    options: Any = {limited: {"renegotiation_limit": limit, "clock": lambda: 0.0}}
+    client, server = engines(**options)
+    starting, other = (server, client) if limited == "client" else (client, server)
+    for _ in range(limit):
+        renegotiated(starting, other)
+    finished = other.finished(of_peer=True)
+    starting.renegotiate(request_cert=False)
+    assert starting.finish_handshake() is Want.READ
+    other.feed(starting.drain())
+    with pytest.raises(tls.ProtocolError) as caught:
+        other.read()
+    assert caught.value.code == "ERR_TLS_SESSION_ATTACK"
+    assert f"more than {limit} times in 600 seconds" in caught.value.reason
+    # It has cost us nothing, and the peer is told.
+    assert other.finished(of_peer=True) == finished
+    (alert,) = records(other.drain())
+    assert alert[0] == ALERT
+    starting.feed(alert)
+    with pytest.raises(tls.ProtocolError) as refused:
+        starting.read()
+    assert refused.value.code == "ERR_SSL_NO_RENEGOTIATION"
+
+
+@pytest.mark.feature("C17")
+def test_what_was_long_ago_no_longer_counts() -> None:
+    now = 0.0
+    client, server = engines(
+        server={"renegotiation_limit": 2, "renegotiation_window": 10.0, "clock": lambda: now}
+    )
+    for now in (0.0, 9.0, 10.0, 19.5, 20.0):  # noqa: B007 - the clock's
+        renegotiated(client, server)
+    now = 29.0
+    assert not answered(client, server)
+
+
+@pytest.mark.feature("C17")
+def test_each_connection_is_counted_alone_and_our_own_questions_do_not_count() -> None:
+    contexts: Any = {"of_client": client_context("TLSv1.2"), "of_server": server_context("TLSv1.2")}
+    for _ in range(2):
+        client, server = engines(**contexts, server={"renegotiation_limit": 1})
+        for _ in range(3):
+            renegotiated(server, client)
+        renegotiated(client, server)
+        assert not answered(client, server)
+
+
+@pytest.mark.feature("C17")
+def test_the_defaults_hold_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (tls.defaults.renegotiation_limit, tls.defaults.renegotiation_window) == (3, 600.0)
+    try:
+        tls.defaults.renegotiation_limit = 1
+        tls.defaults.renegotiation_window = 5
+        client, server = engines(server={"clock": lambda: 0.0})
+        renegotiated(client, server)
+        client.renegotiate()
+        with pytest.raises(tls.ProtocolError, match="more than 1 times in 5 seconds"):
+            exchange(client, server)
+    finally:
+        tls.defaults.reset()
+
+
+@pytest.mark.feature("C17")
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("renegotiation_limit", -1, "ERR_OUT_OF_RANGE"),
+        ("renegotiation_limit", 1.5, "ERR_INVALID_ARG_TYPE"),
+        ("renegotiation_limit", True, "ERR_INVALID_ARG_TYPE"),
+        ("renegotiation_window", -1, "ERR_OUT_OF_RANGE"),
+        ("renegotiation_window", "1", "ERR_INVALID_ARG_TYPE"),
+        ("renegotiation_window", float("nan"), "ERR_OUT_OF_RANGE"),
+    ],
+)
+def test_limits_are_numbers(option: str, value: Any, code: str) -> None:
+    for make in (
+        lambda: Engine(client_context("TLSv1.2"), **{option: value}),
+        lambda: tls.TLSServer(read_on, server_context("TLSv1.2"), **{option: value}),
+        lambda: setattr(tls.defaults, option, value),
+    ):
+        with pytest.raises(tls.ConfigurationError) as caught:
+            make()
+        assert (caught.value.code, caught.value.option) == (code, option)
+
+
+@pytest.mark.feature("C16")
+@over_both
+async def test_a_renegotiation_that_is_disabled_ends_the_stream(transport: str) -> None:
+    async with pair(transports=transport) as (client, server):
+        async with beside(lambda: read_on(server)):
+            await client.renegotiate()
+        server.disable_renegotiation()
+        await client.send_all(b"data")
+        assert await server.receive_some() == b"data"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(not_renegotiated, client)
+            with pytest.raises(tls.ProtocolError) as caught:
+                await server.receive_some()
+        assert caught.value.code == "ERR_TLS_RENEGOTIATION_DISABLED"
+        assert caught.value.phase == "secure"
+        with pytest.raises(tls.ProtocolError) as again:
+            await server.send_all(b"x")
+        assert again.value.code == "ERR_TLS_RENEGOTIATION_DISABLED"
+
+
+async def not_renegotiated(client: TLSStream) -> None:
+    with pytest.raises(tls.ProtocolError) as caught:
+        await client.renegotiate()
+    assert caught.value.code == "ERR_SSL_NO_RENEGOTIATION"
+
+
+@pytest.mark.feature("C16")
+async def test_it_may_be_disabled_before_the_handshake() -> None:
+    ends = memory_stream_pair()
+    server = TLSStream(ends[0], server_context("TLSv1.2"), server_side=True)
+    server.disable_renegotiation()
+    client = TLSStream(ends[1], client_context("TLSv1.2"), host="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(not_renegotiated, client)
+        with pytest.raises(tls.ProtocolError) as caught:
+            await server.receive_some()
+    assert caught.value.code == "ERR_TLS_RENEGOTIATION_DISABLED"
+
+
+@pytest.mark.feature("C17")
+async def test_an_attack_ends_the_connection_and_is_reported_and_the_server_goes_on(
+    nursery: trio.Nursery,
+) -> None:
+    server = tls.TLSServer(read_on, server_context("TLSv1.2"), renegotiation_limit=2)
+    listener = MemoryListener()
+    await nursery.start(server.serve_listeners, [listener])
+    reports = server.client_errors()
+    for count in (1, 2):
+        client = await tls.wrap_client(await listener.connect(), context=client_context("TLSv1.2"))
+        await client.renegotiate()
+        await client.renegotiate()
+        await not_renegotiated(client)
+        (error,) = (await anext(reports)).exceptions
+        assert isinstance(error, tls.ProtocolError)
+        assert (error.code, error.phase) == ("ERR_TLS_SESSION_ATTACK", "secure")
+        statistics = server.statistics()
+        assert (statistics.open, statistics.secure) == (0, count)
+        await trio.aclose_forcefully(client)
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.feature("C17")
+async def test_times_are_those_of_trio_s_clock(mock_clock: MockClock) -> None:
+    options = {"renegotiation_limit": 1, "renegotiation_window": 10.0}
+    async with pair(server=options) as (client, server), beside(lambda: read_on(server)):
+        await client.renegotiate()
+        mock_clock.jump(10)
+        await client.renegotiate()
+    async with pair(server=options) as (client, server), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def attacked() -> None:
+            with pytest.raises(tls.ProtocolError):
+                await read_on(server)
+
+        await client.renegotiate()
+        mock_clock.jump(9.9)
+        await not_renegotiated(client)
+
+
+# Who will not
+
+
+@over_both
+@pytest.mark.parametrize("unwilling", ["client", "server"])
+async def test_who_does_not_renegotiate_says_so_and_the_other_side_fails(
+    transport: str, unwilling: str
+) -> None:
+    options: dict[str, Any] = {"secure_options": SSL_OP_NO_RENEGOTIATION}
+    contexts: dict[str, Any] = {
+        "of_client": client_context("TLSv1.2", **(options if unwilling == "client" else {})),
+        "of_server": server_context("TLSv1.2", **(options if unwilling == "server" else {})),
+    }
+    async with pair(transports=transport, **contexts) as (client, server):
+        starting, other = (server, client) if unwilling == "client" else (client, server)
+        info = other.info
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused, other)
+            await not_renegotiated(starting)
+        assert other.info is info
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_an_option_forbids_our_own_as_well_and_the_connection_goes_on(role: str) -> None:
+    options: dict[str, Any] = {"secure_options": SSL_OP_NO_RENEGOTIATION}
+    async with pair(
+        of_client=client_context("TLSv1.2", **options), of_server=server_context("TLSv1.2", **options)
+    ) as ends:
+        stream, other = ends if role == "client" else ends[::-1]
+        for _ in range(2):
+            with pytest.raises(tls.ConfigurationError) as caught:
+                await stream.renegotiate()
+            assert caught.value.code == "ERR_SSL_NO_RENEGOTIATION"
+        await stream.send_all(b"it goes on")
+        assert await other.receive_some() == b"it goes on"
+
+
+@pytest.mark.feature("C15")
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_tls_1_3_has_none_and_the_connection_goes_on(role: str) -> None:
+    async with pair("TLSv1.3") as ends:
+        stream, other = ends if role == "client" else ends[::-1]
+        with pytest.raises(tls.ConfigurationError) as caught:
+            await stream.renegotiate()
+        assert caught.value.code == "ERR_SSL_WRONG_SSL_VERSION"
+        await stream.send_all(b"it goes on")
+        assert await other.receive_some() == b"it goes on"
+
+
+# Waiting for an answer
+
+
+@over_both
+async def test_who_never_answers_is_given_up_after_the_handshake_time_out(
+    transport: str, autojump_clock: MockClock
+) -> None:
+    async with pair(transports=transport, server={"handshake_timeout": 30.0}) as (client, server):
+        start = trio.current_time()
+        with pytest.raises(tls.HandshakeTimeout) as caught:
+            await server.renegotiate()
+        assert trio.current_time() == start + 30
+        assert (caught.value.timeout, caught.value.phase) == (30.0, "secure")
+        assert caught.value.retryable
+        with pytest.raises(tls.HandshakeTimeout):
+            await server.send_all(b"x")
+        with pytest.raises(tls.TruncationError):
+            await client.receive_some()
+
+
+@over_both
+async def test_who_answers_half_is_given_up_too_and_whoever_waits_learns_of_it(
+    transport: str, autojump_clock: MockClock
+) -> None:
+    async with pair(transports=transport, presents="alice") as (client, server):
+        engine = client._engine
+        failures: list[str] = []
+
+        async def fails(call: Callable[[], Any]) -> None:
+            with pytest.raises(tls.HandshakeTimeout):
+                while True:
+                    await call()
+                    await trio.lowlevel.checkpoint()
+            failures.append("done")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails, server.renegotiate)
+            nursery.start_soon(fails, server.receive_some)
+            await wait_all_tasks_blocked()
+            # It says hello, and no more.
+            assert client._link.fill_nowait(engine.feed_from) or transport == "memory"
+            if transport == "memory":
+                await client._link.fill(engine.feed_from)
+            assert engine.read() is Want.READ
+            await client.transport_stream.send_all(engine.drain())
+            await wait_all_tasks_blocked()
+            assert server._engine._renegotiating
+            nursery.start_soon(fails, lambda: server.send_all(b"x"))
+        assert len(failures) == 3
+
+
+@over_both
+async def test_a_peer_that_ends_instead_of_answering_fails_the_renegotiation_and_nothing_is_lost(
+    transport: str,
+) -> None:
+    async with pair(transports=transport) as (client, server):
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def asked() -> None:
+                with pytest.raises(tls.TruncationError) as caught:
+                    await server.renegotiate()
+                assert caught.value.phase == "secure"
+
+            await wait_all_tasks_blocked()
+            await client.send_all(b"last words")
+            await client.send_eof()
+        assert await server.receive_some() == b"last words"
+        assert await server.receive_some() == b""
+        await server.send_all(b"so be it")
+
+
+async def test_a_transport_that_ends_instead_is_a_truncation_for_those_who_receive() -> None:
+    async with pair() as (client, server):
+        await client.send_all(b"last words")
+        await trio.aclose_forcefully(client.transport_stream)
+        client._failure = None
+        with pytest.raises(tls.ConnectionLost):
+            await server.renegotiate()
+        assert await server.receive_some() == b"last words"
+        with pytest.raises(tls.TruncationError):
+            await server.receive_some()
+
+
+@over_both
+async def test_more_than_a_mebibyte_of_data_waits_for_who_receives(transport: str) -> None:
+    data = bytes(range(256)) * (12 * 1024)
+    async with pair(transports=transport, presents="alice") as (client, server):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, data)
+            nursery.start_soon(server.renegotiate)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(read_on, client)
+            await wait_all_tasks_blocked()
+            assert 1 << 20 <= len(server._engine._backlog) < (1 << 20) + (256 << 10)
+            assert server.info.peer_certificate is None
+            received = bytearray()
+            while len(received) < len(data):
+                received += await server.receive_some(70_000)
+                await trio.lowlevel.checkpoint()
+            assert received == data
+            await wait_all_tasks_blocked()
+            assert server.authorized
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_mebibyte_that_nobody_receives_ends_with_the_time_out(autojump_clock: MockClock) -> None:
+    async with pair(presents="alice", server={"handshake_timeout": 5.0}) as (client, server):
+        await client.send_all(bytes(2 << 20))
+        with pytest.raises(tls.HandshakeTimeout, match="nobody has received the data"):
+            await server.renegotiate()
+
+
+async def test_closing_wakes_who_waits_for_a_receiver() -> None:
+    async with pair() as (client, server), trio.open_nursery() as nursery:
+        await client.send_all(bytes(2 << 20))
+
+        @nursery.start_soon
+        async def renegotiates() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await server.renegotiate()
+
+        await wait_all_tasks_blocked()
+        await server.aclose()
+
+
+def test_what_is_kept_is_read_in_small_pieces_in_no_time() -> None:
+    client, server = engines()
+    server.renegotiate()
+    data = bytes(range(256)) * 4096
+    client.write(data)
+    server.feed(client.drain())
+    assert server.finish_handshake() is Want.ROOM
+    pieces = [server.read(5) for _ in range(100_000)]
+    assert b"".join(piece for piece in pieces if isinstance(piece, bytes)) == data[:500_000]
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+async def test_it_starts_with_the_first_handshake_where_that_is_to_do(version: str) -> None:
+    left, right = memory_stream_pair()
+    client = TLSStream(left, client_context(version), host="localhost")
+    server = TLSStream(right, server_context(version), server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_on, client)
+        if version == "TLSv1.2":
+            await server.renegotiate(request_cert=False)
+        else:
+            with pytest.raises(tls.ConfigurationError):
+                await server.renegotiate()
+        assert server.info.protocol == version
+        nursery.cancel_scope.cancel()
+
+
+def test_an_engine_has_to_shake_hands_first() -> None:
+    with pytest.raises(trio.NeedHandshakeError):
+        Engine(client_context("TLSv1.2")).renegotiate()
+
+
+async def test_a_closed_stream_does_no_more() -> None:
+    async with pair() as (client, server):
+        await server.send_eof()
+        with pytest.raises(trio.ClosedResourceError):
+            await server.renegotiate()
+        await client.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await client.renegotiate()
+
+
+async def test_two_at_once_on_one_stream_are_a_mistake() -> None:
+    async with pair(presents="alice") as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.renegotiate)
+        await wait_all_tasks_blocked()
+        for call in (server.renegotiate, server.request_client_certificate):
+            with pytest.raises(trio.BusyResourceError):
+                await call()
+        nursery.start_soon(read_on, client)
+        await wait_all_tasks_blocked()
+        assert server.authorized
+        await server.renegotiate()
+        nursery.cancel_scope.cancel()
+
+
+# Cancelling
+
+
+@over_both
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("after", range(9))
+async def test_it_may_be_cancelled_at_any_time_and_be_done_again(
+    transport: str, role: str, after: int
+) -> None:
+    """A transport other than a socket may be left with half a record, which is then the sender's end."""
+    async with pair(transports=transport, presents="alice") as (client, server):
+        stream, other = (server, client) if role == "server" else (client, server)
+        async with beside(lambda: read_on(other)):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    @nursery.start_soon
+                    async def cancel() -> None:
+                        for _ in range(after):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+
+                    await stream.renegotiate()
+            await wait_all_tasks_blocked()
+            try:
+                await stream.renegotiate()
+            except tls.ConnectionLost as error:
+                assert error.code == "ECANCELED"
+                assert transport == "memory"
+                return
+            assert server.authorized is (role == "server")
+            await other.send_all(b"usable")
+            assert await receive_exactly(stream, 6) == b"usable"
+
+
+async def test_a_call_that_was_cancelled_before_says_nothing() -> None:
+    left, right = memory_stream_pair()
+    recording = RecordingStream(right)
+    async with pair(transports=(left, recording)) as (client, server):
+        said = len(recording.sent)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.renegotiate()
+        assert len(recording.sent) == said
+        await client.send_all(b"data")
+        assert await server.receive_some() == b"data"
+        assert len(recording.sent) == said
+
+
+async def test_one_that_was_cancelled_is_finished_by_who_receives() -> None:
+    async with pair(presents="alice") as (client, server):
+        with trio.move_on_after(1e9) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.renegotiate)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        async with beside(lambda: read_on(client), lambda: read_on(server)):
+            await wait_all_tasks_blocked()
+            assert server.authorized
+
+
+# What happens half-way
+
+
+def half_way() -> tuple[Engine, Engine, bytes]:
+    """Return ends of which the server has read the client's second hello, and the server's answer."""
+    client, server = engines()
+    server.write(b"in flight")
+    in_flight = server.drain()
+    client.renegotiate()
+    assert client.finish_handshake() is Want.READ
+    server.feed(client.drain())
+    assert server.read() is Want.READ
+    return client, server, in_flight + server.drain()
+
+
+def test_nothing_can_be_written_half_way_and_nothing_is_lost_by_trying() -> None:
+    client, server, answer = half_way()
+    for end in (client, server):
+        assert end.encrypt(b"data", 0, 4) is Want.READ
+        with pytest.raises(tls.ProtocolError):
+            end.write(b"data")
+    client.feed(answer)
+    assert exchange(client, server) == (b"in flight", b"")
+    client.write(b"there")
+    server.write(b"and back")
+    assert exchange(client, server) == (b"and back", b"there")
+
+
+def test_the_end_of_a_handshake_is_read_before_something_is_written() -> None:
+    client, server, answer = half_way()
+    client.feed(answer)
+    assert client.encrypt(b"data", 0, 4) is Want.READ
+    server.feed(client.drain())
+    assert server.encrypt(b"data", 0, 4) == 4
+    client.feed(server.drain())
+    assert exchange(client, server) == (b"in flightdata", b"")
+
+
+@over_both
+async def test_a_goodbye_waits_for_the_end_of_a_handshake(transport: str) -> None:
+    async with pair(transports=transport) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(client.renegotiate)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(client.send_eof)
+        await wait_all_tasks_blocked()
+        await read_on(server)
+        await server.aclose()
+        await read_on(client)
+
+
+async def test_who_closes_half_way_says_no_goodbye() -> None:
+    async with pair() as (client, server), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def renegotiates() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await client.renegotiate()
+
+        await wait_all_tasks_blocked()
+        await client.aclose()
+        with pytest.raises(tls.TruncationError):
+            await read_on(server)
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_it_begins_when_a_record_that_has_come_in_part_is_whole(role: str) -> None:
+    client, server = engines()
+    starting, other = (client, server) if role == "client" else (server, client)
+    other.write(bytes(10_000))
+    ciphertext = other.drain()
+    starting.feed(ciphertext[:5000])
+    starting.renegotiate(request_cert=False)
+    assert starting.finish_handshake() is Want.READ
+    starting.feed(ciphertext[5000:])
+    assert starting.finish_handshake() is Want.READ
+    begun = starting.drain()
+    assert records(begun)[0][0] == HANDSHAKE
+    other.feed(begun)
+    assert len(exchange(client, server)[role == "server"]) == 10_000
+    assert starting.finish_handshake() is True
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_it_begins_in_spite_of_data_that_nobody_has_read(role: str) -> None:
+    client, server = engines()
+    starting, other = (client, server) if role == "client" else (server, client)
+    other.write(b"unread")
+    starting.feed(other.drain())
+    starting.renegotiate(request_cert=False)
+    assert exchange(client, server)[role == "server"] == b"unread"
+    assert starting.finish_handshake() is True
+
+
+# What else looks on
+
+
+@pytest.mark.feature("C18")
+async def test_a_renegotiation_is_traced_and_its_secrets_are_written_down() -> None:
+    lines: dict[str, list[str]] = {"client": [], "server": []}
+    options: Any = {
+        role: {
+            "keylog": lambda line, _stream, role=role: lines[role].append(line),
+            "trace": tls.HandshakeTrace,
+        }
+        for role in lines
+    }
+    async with pair(presents="alice", **options) as (client, server):
+        async with beside(lambda: read_on(client)):
+            await server.renegotiate()
+        assert lines["client"] == lines["server"]
+        assert [line.split()[0] for line in lines["client"]] == ["CLIENT_RANDOM", "CLIENT_RANDOM"]
+        assert lines["client"][0].split()[1:] != lines["client"][1].split()[1:]
+        for stream in (client, server):
+            assert stream.trace is not None
+            text = str(stream.trace)
+            assert text.count("HelloRequest") == 1
+            assert text.count("ClientHello") >= 2
+
+
+@pytest.mark.feature("E1")
+@pytest.mark.parametrize("options", [{}, {"secure_options": SSL_OP_NO_TICKET}])
+def test_a_session_is_told_when_it_is_whole(options: dict[str, Any]) -> None:
+    sessions: list[bytes] = []
+
+    def listen(session: bytes) -> None:
+        sessions.append(session)
+        half_way.extend(end._renegotiating for end in ends)
+
+    ends: list[Engine] = []
+    half_way: list[bool] = []
+    contexts: Any = {
+        "of_client": client_context("TLSv1.2"),
+        "of_server": server_context("TLSv1.2", **options),
+    }
+    client, server = engines(**contexts, client={"on_session": listen})
+    ends.append(client)
+    for count in (1, 2):
+        renegotiated(server, client)
+        assert len(sessions) == 1 + count
+    assert half_way == [False, False]
+    assert client.session == sessions[-1]
+    again, _ = engines(**contexts, client={"session": sessions[-1]})
+    assert again.info is not None
+    assert again.info.session_reused
+
+
+@pytest.mark.feature("C23")
+def test_a_connection_whose_keys_are_not_bound_renegotiates_all_the_same() -> None:
+    client, server = engines(
+        of_server=server_context("TLSv1.2", secure_options=SSL_OP_NO_EXTENDED_MASTER_SECRET)
+    )
+    renegotiated(client, server)

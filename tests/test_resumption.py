@@ -411,9 +411,9 @@ def test_a_certificate_that_is_not_valid_any_more_is_none_on_a_resumed_connectio
 def test_an_issuer_that_has_expired_meanwhile_counts_where_it_is_known(version: str) -> None:
     of_client, of_server = client(), server(**only(version))
     session = session_of(of_client, of_server)
-    (own,) = of_server.certificates
+    (own,) = map(Certificate, of_server.certificates)
     issuer, expired = (
-        load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+        Certificate(load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
         for pem in (AUTHORITY.ca, AUTHORITY.expired("issuer").cert)
     )
     for chain, is_offered in (((own, issuer), True), ((own, expired), False)):

@@ -333,6 +333,14 @@ async def test_a_transport_that_breaks_leaves_the_sessions(place: Place) -> None
     assert await place.reused()
 
 
+async def test_a_peer_that_is_silent_leaves_the_sessions(place: Place, autojump_clock: MockClock) -> None:
+    async with await place.connect(idle_timeout=10) as stream:
+        assert await stream.receive_some() == b"hello"
+        with pytest.raises(tls.IdleTimeout):
+            await stream.receive_some()
+    assert await place.reused()
+
+
 async def test_a_connection_that_is_cancelled_leaves_the_sessions_of_others(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

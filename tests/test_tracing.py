@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from engine_pairs import MOST_FLIGHTS
+from engine_pairs import MOST_FLIGHTS, identity
 from entrances import (
     Entrance,
     client_context,
@@ -366,6 +366,24 @@ async def test_a_retry_is_told_as_each_side_takes_it() -> None:
     await hang_up(meeting)
 
 
+async def test_early_data_is_counted_before_the_handshake_is_done() -> None:
+    limited = {"max_early_data": 1000}
+    earlier = await meet(server=limited)
+    early = {"session": earlier.client.session, "early_data": b"early"}
+    await hang_up(earlier)
+    meeting = await meet(server=limited, client=early)
+    assert figure(meeting.client.trace) == [
+        f"{HELLO} ChangeCipherSpec",
+        "< ServerHello ChangeCipherSpec {EncryptedExtensions} {Finished}",
+        "> {EndOfEarlyData} {Finished}",
+        "< {NewSessionTicket}",
+    ]
+    client, server = trace_of(meeting.client), trace_of(meeting.server)
+    assert client.messages[0].description.endswith("; early data")
+    assert [client.application_data.records_sent, server.application_data.records_received] == [1, 1]
+    await hang_up(meeting)
+
+
 async def test_a_renegotiation_is_traced() -> None:
     meeting = await meet("TLSv1.2")
     before = len(figure(meeting.client.trace))
@@ -465,6 +483,21 @@ async def test_a_hello_that_is_refused_is_told_with_the_answer_that_has_left() -
     assert answer[:5] == bytes.fromhex("1503030002")
     assert trace_of(stream).alerts[0].alert == answer[-1]
     await trio.aclose_forcefully(stream)
+
+
+async def test_an_answer_that_is_withdrawn_is_not_told() -> None:
+    """OpenSSL has made the client's half of an exchange that is refused, and all that follows it."""
+    older: Any = {"max_version": "TLSv1.2", "ciphers": "DHE-RSA-AES128-GCM-SHA256"}
+    meeting = await meet(
+        client_context=client_context(**older),
+        server_context=SecureContext(**identity("RSA"), dhparam="auto", **older),
+        client={"min_dh_size": 8192},
+    )
+    flights = [HELLO, "< ServerHello Certificate ServerKeyExchange ServerHelloDone", "> Alert"]
+    assert figure(meeting.client.trace) == figure(meeting.server.trace) == flights
+    sizes = [[flight.bytes for flight in trace_of(stream).flights] for stream, _ in meeting.sides]
+    assert sizes[0] == sizes[1]
+    await hang_up(meeting)
 
 
 async def test_what_is_no_tls_leaves_a_failure_alone() -> None:

@@ -45,6 +45,7 @@ from .sessions import SessionCache, SessionCacheStatistics
 from .stream import ClientStreamOptions, TLSStream
 from .supervision import TLSClientErrors
 from .trace import HandshakeTrace
+from .watch_credentials import watch_credentials
 
 __all__ = [
     "Address",
@@ -102,5 +103,6 @@ __all__ = [
     "options",
     "root_certificates",
     "version_report",
+    "watch_credentials",
     "wrap_client",
 ]

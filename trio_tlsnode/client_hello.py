@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -79,24 +79,21 @@ class ClientHello:
         legacy_version: The version field: 0x0303 for TLS 1.2 and 1.3.
         random: The client's 32 random bytes.
         session_id: The session to resume up to TLS 1.2, an arbitrary value in TLS 1.3.
-        cipher_suites: The numbers of the cipher suites, the client's favourite first.
         compression_methods: The compression methods; only 0, none, is in use.
-        extensions: Type and body of each extension, in order.
         server_name: The host name that the client wants, as sent: printable ASCII, but possibly with
             upper-case letters or a trailing dot, or an IP address.  None without the extension.
-        alpn_protocols: The application protocols, the client's favourite first; each byte is one character.
         supported_versions: The versions; without the extension only `legacy_version`.
     """
 
     legacy_version: int
     random: bytes = field(repr=False)
     session_id: bytes = field(repr=False)
-    cipher_suites: _Numbers = field(repr=False)
     compression_methods: _Numbers = field(repr=False)
-    extensions: tuple[tuple[int, bytes], ...] = field(repr=False)
     server_name: str | None
-    alpn_protocols: tuple[str, ...]
     supported_versions: _Numbers
+    # As they were sent: made into objects, 32 KiB of a hostile client's would take a megabyte.
+    _cipher_suites: bytes = field(repr=False)
+    _extensions: bytes = field(repr=False)
 
     @classmethod
     def parse(cls, message: bytes) -> Self:
@@ -122,27 +119,47 @@ class ClientHello:
             (size,) = _U16(message, at)
             if not size or size % 2:
                 raise MalformedClientHello("cipher_suites: wrong length")
-            cipher_suites = struct.unpack_from(f">{size // 2}H", message, at + 2)
             at += 2 + size
+            cipher_suites = message[at - size : at]
             size = message[at]
             if not size:
                 raise MalformedClientHello("compression_methods: empty")
             at += 1 + size
             compression_methods = tuple(message[at - size : at])
-            extensions, views = _extensions(message, at)
+            views = _check_extensions(message, at)
         except (struct.error, IndexError):
             raise MalformedClientHello("cut short") from None
         return cls(
-            version,
-            random,
-            session_id,
-            cipher_suites,
-            compression_methods,
-            extensions,
-            views.get(_SERVER_NAME),
-            views.get(_ALPN, ()),
-            views.get(_SUPPORTED_VERSIONS, (version,)),
+            legacy_version=version,
+            random=random,
+            session_id=session_id,
+            compression_methods=compression_methods,
+            server_name=views.get(_SERVER_NAME),
+            supported_versions=views.get(_SUPPORTED_VERSIONS, (version,)),
+            _cipher_suites=cipher_suites,
+            _extensions=message[at + 2 :],
         )
+
+    @property
+    def cipher_suites(self) -> _Numbers:
+        """The numbers of the cipher suites, the client's favourite first."""
+        return struct.unpack(f">{len(self._cipher_suites) // 2}H", self._cipher_suites)
+
+    @property
+    def extensions(self) -> tuple[tuple[int, bytes], ...]:
+        """Type and body of each extension, in order."""
+        return tuple(_extensions(self._extensions, 0))
+
+    @property
+    def alpn_protocols(self) -> tuple[str, ...]:
+        """The application protocols, the client's favourite first; each byte is one character."""
+        body = self._body(_ALPN)
+        return () if body is None else _alpn_protocols(body)
+
+    @property
+    def size(self) -> int:
+        """How long its lists are on the wire, in bytes: nearly all of the message."""
+        return len(self._cipher_suites) + len(self._extensions)
 
     @property
     def groups(self) -> _Numbers:
@@ -254,6 +271,7 @@ class ClientHello:
         return f"{start}_{_ja4_hash(_hex_list(sorted(suites)))}_{_ja4_hash(hashed)}"
 
     def _repr_html_(self) -> str:
+        ticket = self.session_ticket
         facts = {
             "server_name": self.server_name,
             "alpn_protocols": few(self.alpn_protocols),
@@ -263,7 +281,7 @@ class ClientHello:
             "key_share_groups": few(names(self.key_share_groups, SUPPORTED_GROUPS)),
             "signature_algorithm_names": few(self.signature_algorithm_names),
             "extension_names": few(self.extension_names),
-            "session_ticket": None if self.session_ticket is None else f"{len(self.session_ticket)} bytes",
+            "session_ticket": "asked for" if ticket == b"" else ticket and f"{len(ticket)} bytes",
             "psk_identities": len(self.psk_identities) or None,
             "early_data": self.early_data,
             "requests_ocsp": self.requests_ocsp,
@@ -273,7 +291,7 @@ class ClientHello:
         return html_table("ClientHello", facts, badge=self.ja4)
 
     def _body(self, extension: int) -> bytes | None:
-        for kind, body in self.extensions:
+        for kind, body in _extensions(self._extensions, 0):
             if kind == extension:
                 return body
         return None
@@ -386,21 +404,29 @@ def looks_like(first_bytes: bytes | bytearray) -> str | None:
     return None if may_be_tls else "no TLS record"
 
 
-def _extensions(message: bytes, at: int) -> tuple[tuple[tuple[int, bytes], ...], dict[int, Any]]:
-    """Return the extensions that begin at an offset, and what the checks of their bodies returned."""
-    end = len(message)
-    if at == end:  # clients older than extensions end here
-        return (), {}
-    if _U16(message, at)[0] != end - at - 2:
-        raise MalformedClientHello("extensions: wrong length")
-    at += 2
-    extensions = []
-    views: dict[int, Any] = {}
+def _extensions(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each extension from an offset on."""
+    end = len(data)
     while at < end:
-        kind, size = _U16_U16(message, at)
+        kind, size = _U16_U16(data, at)
         at += 4 + size
-        body = message[at - size : at]
-        extensions.append((kind, body))
+        if at > end:
+            raise MalformedClientHello("the last extension is cut short")
+        yield kind, data[at - size : at]
+
+
+def _check_extensions(message: bytes, at: int) -> dict[int, Any]:
+    """Return what the checks of the bodies of extensions returned."""
+    if at == len(message):  # clients older than extensions end here
+        return {}
+    if _U16(message, at)[0] != len(message) - at - 2:
+        raise MalformedClientHello("extensions: wrong length")
+    seen = set()
+    views: dict[int, Any] = {}
+    for kind, body in _extensions(message, at + 2):
+        if kind in seen:
+            raise MalformedClientHello("an extension twice", Alert.illegal_parameter)
+        seen.add(kind)
         if kind in _CHECKS:
             name, check = _CHECKS[kind]
             try:
@@ -409,13 +435,9 @@ def _extensions(message: bytes, at: int) -> tuple[tuple[tuple[int, bytes], ...],
                 raise MalformedClientHello(f"{name}: {error.reason}", error.alert) from None
             except (struct.error, IndexError):
                 raise MalformedClientHello(f"{name}: cut short") from None
-    if at != end:
-        raise MalformedClientHello("the last extension is cut short")
-    if len(dict(extensions)) != len(extensions):
-        raise MalformedClientHello("an extension twice", Alert.illegal_parameter)
     if _PRE_SHARED_KEY in views and kind != _PRE_SHARED_KEY:
         raise MalformedClientHello("pre_shared_key: not the last extension", Alert.illegal_parameter)
-    return tuple(extensions), views
+    return views
 
 
 def _server_name(body: bytes) -> str:

@@ -39,6 +39,7 @@ from .credentials import (
 from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
+from .option_names import refuse_unknown
 from .options import SSL_OP_NO_TICKET, SSL_OP_NO_TLSv1_3
 from .psk import PSKRole
 from .sessions import KEY_NAME_SIZE, Session
@@ -107,8 +108,8 @@ class IssuedBy(NamedTuple):
     issuer: Certificate | None
 
 
-class ContextOptions(TypedDict, total=False):
-    """The options of a `SecureContext`, for calls that pass them on."""
+class CredentialOptions(TypedDict, total=False):
+    """The options of a `SecureContext` that say who we are and whom we trust."""
 
     key: KeyOption
     cert: CertificateOption
@@ -116,6 +117,11 @@ class ContextOptions(TypedDict, total=False):
     pfx: PfxOption
     ca: TrustedOption
     crl: CrlOption
+
+
+class ContextOptions(CredentialOptions, total=False):
+    """The options of a `SecureContext`, for calls that pass them on."""
+
     allow_partial_trust_chain: bool
     verification_time: dt.datetime | None
     ciphers: str | None
@@ -195,12 +201,12 @@ class _Settings:
         least, greatest = _with_groups(
             required, *_with_suites(suites, *_versions(min_version, max_version, secure_protocol))
         )
-        own_trust = ca_store.parse(ca)
+        trusted, has_own_trust = _trust(ca)
         curves = "groups" if ecdh_curve is None else "ecdh_curve"
         return cls(
             credentials=load_credentials(key=key, cert=cert, pfx=pfx, passphrase=passphrase),
-            trusted=trusted_by_default() if own_trust is None else own_trust,
-            has_own_trust=own_trust is not None,
+            trusted=trusted,
+            has_own_trust=has_own_trust,
             crls=load_crls(crl),
             allow_partial_trust_chain=check_flag("allow_partial_trust_chain", allow_partial_trust_chain),
             verification_time=_time("verification_time", verification_time),
@@ -219,6 +225,22 @@ class _Settings:
             session_timeout=_session_timeout(session_timeout),
             session_id_context=_session_id_context(session_id_context),
         )
+
+    def with_credentials(self, options: CredentialOptions) -> _Settings:
+        """Return settings with other credentials; what no option says stays as it is."""
+        changes: dict[str, Any] = {}
+        if not options.keys().isdisjoint(("key", "cert", "pfx")):
+            changes["credentials"] = load_credentials(
+                key=options.get("key"),
+                cert=options.get("cert"),
+                pfx=options.get("pfx"),
+                passphrase=options.get("passphrase"),
+            )
+        if "ca" in options:
+            changes["trusted"], changes["has_own_trust"] = _trust(options["ca"])
+        if "crl" in options:
+            changes["crls"] = load_crls(options["crl"])
+        return dataclasses.replace(self, **changes)
 
     def build(self, role: _Role) -> SSLContext:
         server_side, verify_mode = role.server_side, role.verify_mode
@@ -240,9 +262,7 @@ class _Settings:
             ctx.allow_partial_trust_chain()
         if self.verification_time is not None:
             ctx.verify_at(int(self.verification_time.timestamp()))
-        ctx.set_session_timeout(
-            math.ceil(self.session_timeout) if server_side else _CLIENT_SESSION_TIMEOUT
-        )
+        ctx.set_session_timeout(math.ceil(self.session_timeout) if server_side else _CLIENT_SESSION_TIMEOUT)
         ctx.set_session_id_context(
             self.session_digest(server_side=server_side, verify_mode=verify_mode, ocsp=role.ocsp)
         )
@@ -522,6 +542,27 @@ class SecureContext:
         """Whether a server gives clients session tickets, rather than keep their sessions."""
         return not self._settings.secure_options & SSL_OP_NO_TICKET
 
+    def with_credentials(self, **options: Unpack[CredentialOptions]) -> SecureContext:
+        """Return a context with other keys, certificates, trust or revocation lists, and all else the same.
+
+        `key`, `cert` and `pfx` belong together: where one of them is given, all are replaced.  `ca` and `crl`
+        are replaced each by itself; what is not given stays.  A server whose certificate was renewed gets the
+        result by `TLSServer.set_secure_context`; `watch_credentials` does that, too.
+
+        Args:
+            **options: ``key``, ``cert``, ``passphrase``, ``pfx``, ``ca`` and ``crl``, as `SecureContext`
+                explains them.
+
+        Returns:
+            A new context; this one if nothing is different.
+
+        Raises:
+            ConfigurationError: as `SecureContext` does.
+        """
+        refuse_unknown(options, CredentialOptions.__annotations__.keys(), of="with_credentials")
+        settings = self._settings.with_credentials(options)
+        return self if settings == self._settings else self._with(settings)
+
     def with_credentials_of(self, other: SecureContext) -> SecureContext:
         """Return this context with another one's keys, certificates and chains.
 
@@ -662,6 +703,12 @@ def shared_context(options: ContextOptions) -> SecureContext:
         ConfigurationError: as `SecureContext` does.
     """
     return _context_of(_Settings.parse(**options))
+
+
+def _trust(ca: TrustedOption) -> tuple[tuple[x509.Certificate, ...], bool]:
+    """Return the certificates that are trusted, and whether they are not the default ones."""
+    own = ca_store.parse(ca)
+    return (trusted_by_default(), False) if own is None else (own, True)
 
 
 def _required_groups(value: str | None, groups: str | None) -> tuple[str, ...]:

@@ -88,6 +88,25 @@ class ContextTable:
         alike.pop(labels, None)
         alike[labels] = _Pattern(self._added, labels, context)
 
+    def replace(self, context: SecureContext, successor: SecureContext) -> bool:
+        """Put another context in the places of one, where their order stays; return whether it had any.
+
+        Args:
+            context: The one that is replaced.
+            successor: The other one, of which a server can be made.
+        """
+        found = False
+        for name, (order, present) in self._exact.items():
+            if present is context:
+                self._exact[name] = (order, successor)
+                found = True
+        for alike in self._patterns.values():
+            for labels, pattern in alike.items():
+                if pattern.context is context:
+                    alike[labels] = dataclasses.replace(pattern, context=successor)
+                    found = True
+        return found
+
     def find(self, server_name: str) -> SecureContext | None:
         """Return the context that was added last of those whose pattern matches, or None."""
         labels = _labels(server_name)

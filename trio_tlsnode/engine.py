@@ -302,6 +302,7 @@ class Engine(Connection):
         self._backlog = bytearray()
         self._stream: weakref.ref[TLSStream] | None = None
         self._session_listeners: list[SessionCallback] = []
+        self._offered_chains: PeerChains | None = None
         self._resumable = True
         self._find_psk: FindPSK | None = None
         self._tickets_of: SecureContext | None = None
@@ -342,7 +343,6 @@ class Engine(Connection):
         if check_flag("post_handshake_auth", post_handshake_auth):
             self.allow_post_handshake_auth()
         self._offered: Session | None = None
-        self._offered_chains: PeerChains | None = None
         if session is not None:
             self.offer(bytes(session) if isinstance(session, (bytearray, memoryview)) else session)
         self._early_data = None if early_data is None else bytes(memoryview(early_data))
@@ -420,7 +420,7 @@ class Engine(Connection):
         verification = self.verification
         assert verification is not None
         certificate = Certificate(session.peer_certificate)
-        chain = [certificate] if chains is None else [Certificate(der) for der in chains.verified]
+        chain = (certificate,) if chains is None else chains.verified
         try:
             # Resumed, it would be refused, where a full handshake may show a new one.
             if self._reject_unauthorized and not verification.is_current(chain):
@@ -741,7 +741,7 @@ class Engine(Connection):
         super().release()
         # Who keeps an error keeps this object, and the peer chose how much this is.
         self.early, self.flight, self._malformed = bytearray(), None, None
-        self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = None
+        self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = self._keylog = None
         self.ocsp_staple = None
         self._session_listeners.clear()
         self._backlog.clear()
@@ -1035,14 +1035,13 @@ class Engine(Connection):
         return self.info
 
     def _negotiated_info(self, negotiated: Negotiated) -> ConnectionInfo:
-        if negotiated.session_reused and not self.server_side and self._offered_chains is not None:
-            presented, verified = self._offered_chains
-            negotiated = negotiated._replace(peer_chain=presented, verified_chain=verified)
-        chain = tuple(Certificate(der) for der in negotiated.peer_chain)
-        peer = Certificate.chain(negotiated.peer_chain) if chain else None
+        chains = self._peer_chains(negotiated)
+        # Behind what was presented stands what OpenSSL has found in our own store.
+        linked = dict.fromkeys(certificate.raw for certificate in (*chains.presented, *chains.verified))
+        peer = Certificate.chain(tuple(linked)) if chains.presented else None
         asked = not self.server_side or self._request_cert
         psk = self._used_psk(negotiated)
-        error = self._verdict(chain, negotiated, by_psk=psk is not None) if asked else None
+        error = self._verdict(chains, negotiated, by_psk=psk is not None) if asked else None
         # OpenSSL keeps what it had built of a chain that it did not trust in the end.
         trusted = error is None or isinstance(error, IdentityError)
         if error is not None and self._reject_unauthorized:
@@ -1061,10 +1060,18 @@ class Engine(Connection):
             psk_identity=psk,
             certificate=self._own_certificate(negotiated, by_psk=psk is not None),
             peer_certificate=peer,
-            peer_certificate_chain=chain,
-            verified_chain=tuple(Certificate(der) for der in negotiated.verified_chain) if trusted else (),
+            peer_certificate_chain=chains.presented,
+            verified_chain=chains.verified if trusted else (),
             ocsp_response=None if self.server_side else self.stapled_response(),
             early_data_accepted=self._accepted_early_data(),
+        )
+
+    def _peer_chains(self, negotiated: Negotiated) -> PeerChains:
+        """Return what the peer presented, be it when the session that is resumed was made."""
+        if negotiated.session_reused and self._offered_chains is not None:
+            return self._offered_chains
+        return PeerChains(
+            tuple(map(Certificate, negotiated.peer_chain)), tuple(map(Certificate, negotiated.verified_chain))
         )
 
     def _accepted_early_data(self) -> bool | None:
@@ -1110,12 +1117,12 @@ class Engine(Connection):
         raise error.again()
 
     def _verdict(
-        self, chain: tuple[Certificate, ...], negotiated: Negotiated, *, by_psk: bool
+        self, chains: PeerChains, negotiated: Negotiated, *, by_psk: bool
     ) -> CertificateError | None:
         """Return why the peer is not to be trusted, or None."""
         verification = self.verification
         assert verification is not None
-        if not chain and not by_psk:
+        if not chains.presented and not by_psk:
             return CertificateError(
                 "the peer presented no certificate",
                 code="UNABLE_TO_GET_ISSUER_CERT",
@@ -1123,8 +1130,8 @@ class Engine(Connection):
             )
         if not verification.judged:
             # No certificate was presented, so OpenSSL has not asked for a verdict.
-            verified = tuple(map(Certificate, negotiated.verified_chain))
-            return verification.without_handshake(verified or chain[:1], negotiated.verify_result)
+            chain = chains.verified or chains.presented[:1]
+            return verification.without_handshake(chain, negotiated.verify_result)
         error = verification.error()
         if self._ocsp_problem is None:
             return error
@@ -1236,7 +1243,8 @@ class Engine(Connection):
         # OpenSSL forgets it, as later hellos say nothing of it.
         negotiated = negotiated._replace(alpn_protocol=self.info.alpn_protocol)
         try:
-            if not self.server_side:
+            if not self.server_side and not negotiated.session_reused:
+                self._offered_chains = None
                 self._check_renegotiated_keys(negotiated)
             self.info = self._negotiated_info(negotiated)
             if not self.server_side and self._session_listeners:
@@ -1246,11 +1254,7 @@ class Engine(Connection):
         self.verification = None
 
     def _check_renegotiated_keys(self, negotiated: Negotiated) -> None:
-        """Refuse a later key exchange that the first one would have been refused for."""
-        self._check_group(negotiated)
-        if negotiated.session_reused:
-            return
-        self._offered_chains = None
+        """Refuse a group that may be too small; to the default size OpenSSL sees itself."""
         if uses_dhe(negotiated.cipher.standard_name) and self._min_dh_size > DEFAULT_MIN_DH_SIZE:
             self._give_up(
                 ProtocolError(
@@ -1329,7 +1333,7 @@ class Engine(Connection):
     def _read_ahead(self, done: Callable[[], bool]) -> Literal[True] | Want:
         """Return True once something is so; decrypt data until then, for whoever reads later."""
         while not done():
-            if len(self._backlog) >= _MOST_BACKLOG:
+            if self.is_full:
                 return Want.ROOM
             count = self.read_into(buffers.plaintext, PLAINTEXT_SIZE)
             if count:
@@ -1339,6 +1343,11 @@ class Engine(Connection):
                     raise TruncationError("the connection ended in the middle of a handshake")
                 return Want.READ
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more data can be kept for later."""
+        return len(self._backlog) >= _MOST_BACKLOG
 
     @property
     def may_renegotiate(self) -> bool:

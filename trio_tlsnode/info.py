@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from .errors import CertificateError
 from .html_table import html_fields, html_line, html_table
+from .iana import CIPHER_SUITES, VERSIONS
+from .json_form import certificate_dict, error_dict, pem
 
 if TYPE_CHECKING:
     from .certificates import Certificate
-    from .errors import CertificateError
+
+_SUITE_NUMBERS: Final = {name: number for number, name in CIPHER_SUITES.items()}
+_VERSION_NUMBERS: Final = {name: number for number, name in VERSIONS.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +85,8 @@ class ConnectionInfo:
         psk_identity: The identity of the pre-shared key that was used, be it where the session that is
             resumed was made; or None.
         certificate: Our own certificate, if one was used.
-        peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it.
+        peer_certificate: The peer's certificate, if it presented one; its issuers are linked to it, up to the
+            root if that is known.
         peer_certificate_chain: The certificates that the peer sent, its own first.
         verified_chain: The chain from the peer's certificate to a trusted one; empty if there is none.
         early_data_accepted: Whether early data was accepted; None where none was sent.
@@ -102,6 +109,44 @@ class ConnectionInfo:
     verified_chain: tuple[Certificate, ...]
     ocsp_response: bytes | None
     early_data_accepted: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON has.
+
+        The keys are the names of the attributes, here and of `Cipher` and `EphemeralKey`.  A certificate is a
+        dict with the names of `Certificate`'s attributes and ``pem``; an error one with its class, its code
+        and its other attributes; the OCSP response is in Base64.
+        """
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        error, response, key = self.authorization_error, self.ocsp_response, self.ephemeral_key
+        return facts | {
+            "cipher": dataclasses.asdict(self.cipher),
+            "ephemeral_key": None if key is None else dataclasses.asdict(key),
+            "shared_signature_algorithms": list(self.shared_signature_algorithms),
+            "authorization_error": None if error is None else error_dict(error),
+            "certificate": self.certificate and certificate_dict(self.certificate),
+            "peer_certificate": self.peer_certificate and certificate_dict(self.peer_certificate),
+            "peer_certificate_chain": [certificate_dict(item) for item in self.peer_certificate_chain],
+            "verified_chain": [certificate_dict(item) for item in self.verified_chain],
+            "ocsp_response": None if response is None else base64.b64encode(response).decode("ascii"),
+        }
+
+    def asgi_extension(self) -> dict[str, Any]:
+        """Return what belongs into ``scope["extensions"]["tls"]`` of an ASGI server.
+
+        The keys are those of https://asgi.readthedocs.io/en/latest/specs/tls.html.  ``client_cert_name`` is
+        also None if the subject of the client's certificate is damaged.
+        """
+        certificate, error = self.peer_certificate, self.authorization_error
+        return {
+            "server_cert": self.certificate and pem(self.certificate),
+            "client_cert_chain": [pem(item) for item in self.peer_certificate_chain],
+            "client_cert_name": certificate and _rfc4514_name(certificate),
+            # A client without certificate has none that could be wrong.
+            "client_cert_error": f"{error.reason} [{error.code}]" if error and certificate else None,
+            "tls_version": _VERSION_NUMBERS.get(self.protocol),
+            "cipher_suite": _SUITE_NUMBERS.get(self.cipher.standard_name),
+        }
 
     def _repr_html_(self) -> str:
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -131,3 +176,10 @@ class StreamStatistics:
 
     def _repr_html_(self) -> str:
         return html_fields(self)
+
+
+def _rfc4514_name(certificate: Certificate) -> str | None:
+    try:
+        return certificate.x509.subject.rfc4514_string()
+    except (CertificateError, ValueError):
+        return None

@@ -17,8 +17,8 @@ from .errors import ConfigurationError, ConfigurationTypeError
 if TYPE_CHECKING:
     from .stream import TLSStream
 
-KeyLogSink = Callable[[str, "TLSStream | None"], object]
-"""Called with a line, without its end, and the stream whose secret it is."""
+KeyLogSink = Callable[[str, "TLSStream"], object]
+"""Called with a line, without its end, and the stream whose secret it is; an `Engine` alone has None."""
 
 KeyLog = KeyLogSink | str | os.PathLike[str] | bool | None
 """``keylog``: a function, the path of a file, or True for the file that ``SSLKEYLOGFILE`` names."""
@@ -27,7 +27,10 @@ ENVIRONMENT_VARIABLE: Final = "SSLKEYLOGFILE"
 
 
 class KeyLogFile:
-    """A file to which lines are appended; it is made with the mode 0600.
+    """A file to which lines are appended.
+
+    It is made with the mode 0600.  One that is there already keeps its mode, as it may be meant for others:
+    for those in a group, who analyse captures.
 
     Args:
         path: Where it is.

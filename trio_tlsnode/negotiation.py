@@ -95,7 +95,7 @@ class ServerOptions(TypedDict, total=False):
             or None.  It may be called in vain: no certificate is presented where a session is resumed, or
             TLS 1.2 ends up with a pre-shared key.  May be async.
         resume: Called with a `Choice` if a client wants to resume a session; False lets it do a full
-            handshake, and gives it no session.  May be async.
+            handshake, which leaves no session that could be resumed.  May be async.
         on_new_session: Called with the identifier and the DER of each session that has one: all of TLS 1.3,
             and those of TLS 1.2 that the server keeps (``SSL_OP_NO_TICKET``).  Application data waits for it.
             May be async.
@@ -504,18 +504,29 @@ class ServerPolicy:
     def _new_generations(self, context: SecureContext) -> TicketGenerations:
         return TicketGenerations(context, rotation=self._ticket_rotation)
 
-    def replace_context(self, context: SecureContext) -> None:
-        """Use another default context for new connections, and go on to honour the tickets of the old one.
+    def replace_context(self, context: SecureContext, *, in_place_of: SecureContext | None = None) -> None:
+        """Use another context for new connections, and go on to honour the tickets of the one before it.
 
         Args:
             context: The new one.
+            in_place_of: The one that it replaces, wherever it is in use; None is the default one, as such.
+
+        Raises:
+            ConfigurationError: the one to be replaced is not in use.
         """
-        if context is self.context:
+        old = self.context if in_place_of is None else in_place_of
+        added = in_place_of is not None and self.contexts.replace(in_place_of, context)
+        if old is not self.context and not added:
+            raise ConfigurationError(
+                "this server does not use the context to be replaced", option="in_place_of"
+            )
+        if context is old:
             return
-        predecessor = self._generations.pop(self.context, None) or self._new_generations(self.context)
+        predecessor = self._generations.pop(old, None) or self._new_generations(old)
         successor = self._generations.setdefault(context, self._new_generations(context))
-        successor.succeed(context, predecessor.honoured(self.context))
-        self.context = context
+        successor.succeed(context, predecessor.honoured(old))
+        if old is self.context:
+            self.context = context
 
     async def tell_new_session(self, engine: Engine) -> None:
         """Tell the application of the session that a handshake has made.

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import trio
 
 from .engine import Engine
-from .errors import ConnectionFailed, ConnectionLost, HandshakeTimeout
+from .errors import ConnectionFailed
 from .info import ConnectionInfo
 from .sessions import PeerChains, SessionCache
 
@@ -60,10 +60,7 @@ class PeerSessions:
         """
         if self._offered and not info.session_reused:
             self._forget()
-        self._chains = PeerChains(
-            tuple(certificate.raw for certificate in info.peer_certificate_chain),
-            tuple(certificate.raw for certificate in info.verified_chain),
-        )
+        self._chains = PeerChains(info.peer_certificate_chain, info.verified_chain)
         early, self._early = self._early or (), None
         for session in early:
             self._store(session)
@@ -75,7 +72,7 @@ class PeerSessions:
             error: What the connection failed of.
         """
         refused = self._offered and self._early is not None
-        if refused or not isinstance(error, (ConnectionLost, HandshakeTimeout)):
+        if refused or error.side != "network":
             self._forget()
 
     def _forget(self) -> None:

@@ -312,18 +312,27 @@ class TLSServer:
         """
         self._policy.contexts.add(pattern, self._policy.require_identity(context))
 
-    def set_secure_context(self, context: SecureContext) -> None:
-        """Use another default context for new connections; those whose ClientHello was answered keep theirs.
+    @property
+    def secure_context(self) -> SecureContext:
+        """The default context, which new connections get now."""
+        return self._policy.context
 
-        The contexts added by `add_context` stay.  Tickets that were made under the old context are honoured.
+    def set_secure_context(self, context: SecureContext, *, in_place_of: SecureContext | None = None) -> None:
+        """Use another context for new connections; those whose ClientHello was answered keep theirs.
+
+        Tickets that were made under the old context are honoured, if only the certificates are different.
 
         Args:
             context: The new one; it needs a certificate and its key, unless there is ``psk``.
+            in_place_of: The context that it replaces, wherever the server uses it: as the default one, and
+                for the patterns of `add_context`, which keep their order.  None is the default context; the
+                contexts added by `add_context` stay then.
 
         Raises:
-            ConfigurationError: the context has nothing to present, or is none.
+            ConfigurationError: the context has nothing to present, or is none, or the one to be replaced is
+                not in use.
         """
-        self._policy.replace_context(self._policy.require_identity(context))
+        self._policy.replace_context(self._policy.require_identity(context), in_place_of=in_place_of)
 
     @property
     def ticket_keys(self) -> bytes:

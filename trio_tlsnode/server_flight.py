@@ -41,7 +41,7 @@ def ephemeral_dh_bits(flight: bytes) -> int | None:
         None if the cipher suite has no such group, or the message that names it has not arrived.
     """
     suite = ""
-    for kind, body in _messages(flight):
+    for kind, body in messages(flight):
         if kind == _SERVER_HELLO:
             suite = CIPHER_SUITES.get(_cipher_suite(body) or 0, "")
             if not uses_dhe(suite):
@@ -62,7 +62,7 @@ def selected_cipher_suite(flight: bytes) -> int | None:
     Returns:
         None if it has not arrived.
     """
-    for kind, body in _messages(flight):
+    for kind, body in messages(flight):
         return _cipher_suite(body) if kind == _SERVER_HELLO else None
     return None
 
@@ -81,15 +81,19 @@ def accepts_early_data(encrypted_extensions: bytes) -> bool:
     return False
 
 
-def _messages(flight: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and body of each message that has arrived whole, as long as they are in the clear."""
-    messages = _handshake_bytes(flight)
+def messages(flight: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each message that has arrived whole, as long as they are in the clear.
+
+    Args:
+        flight: What the server has sent so far, from its first byte on.
+    """
+    found = _handshake_bytes(flight)
     at = 0
-    while at + 4 <= len(messages):
-        start, end = at + 4, at + 4 + int.from_bytes(messages[at + 1 : at + 4])
-        if end > len(messages):
+    while at + 4 <= len(found):
+        start, end = at + 4, at + 4 + int.from_bytes(found[at + 1 : at + 4])
+        if end > len(found):
             break
-        yield messages[at], messages[start:end]
+        yield found[at], found[start:end]
         at = end
 
 

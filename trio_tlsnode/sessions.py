@@ -26,12 +26,15 @@ import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from .der import INTEGER, OCTET_STRING, SEQUENCE, elements, encoded
 from .errors import ConfigurationError, ConfigurationTypeError
 from .html_table import html_fields, html_table
 from .iana import CIPHER_SUITES, VERSIONS
+
+if TYPE_CHECKING:
+    from .certificates import Certificate
 
 MAX_LIFETIME: Final = 7 * 24 * 3600
 """How long a client may keep a ticket at most, in seconds, whatever the server says (RFC 8446, 4.6.1)."""
@@ -274,15 +277,15 @@ def _read(data: bytes | bytearray | memoryview, wanted: Iterable[int]) -> _Field
 
 
 class PeerChains(NamedTuple):
-    """The certificates of a peer that a session itself does not hold, in DER, the peer's own first.
+    """The certificates of a peer, of which a session holds the first alone; the peer's own comes first.
 
     Attributes:
         presented: Those that the peer presented when the session was made.
         verified: The chain from the peer's own to a trusted one; empty if it was not trusted.
     """
 
-    presented: tuple[bytes, ...]
-    verified: tuple[bytes, ...]
+    presented: tuple[Certificate, ...]
+    verified: tuple[Certificate, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

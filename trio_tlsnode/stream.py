@@ -345,6 +345,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._secure = False
         # Ciphertext that the transport did not take at once; it goes before everything else.
         self._unsent = b""
+        # How much the transport has taken so far, in bytes.
+        self._taken = 0
         self._failure: ConnectionFailed | None = None
         self._send_failure: ConnectionFailed | None = None
         self._receiving = _Exclusive("receiving on")
@@ -437,7 +439,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
         It is secret: whoever has it can read what is resumed with it.  In TLS 1.3 a client has none before
         the server's first ticket has been read.  A server's is only good to be looked at.  None once the
-        stream is closed.
+        stream is closed, or has failed by a fatal alert.
         """
         return self._engine.session
 
@@ -620,7 +622,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             return self._locate(self._failure.again())
         seconds = self._timeouts.handshake
         reason = f"the handshake was not done within {seconds:g} seconds"
-        if self._wanting_room:
+        if self._engine.is_full:
             reason += "; nobody has received the data that came before the peer's answer"
         return self.fail(HandshakeTimeout(reason, timeout=seconds))
 
@@ -1075,23 +1077,24 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     sent = self._link.send_nowait(output)
                 except ConnectionLost as error:
                     raise self._fail_sending(error)
-                if sent and self._timeouts.idle is not None:
-                    self._last_activity = trio.current_time()
+                self._note_sent(sent)
             if sent < len(output):
                 self._unsent += output[sent:]
         return not self._unsent
 
     async def _flush(self, *, hold: bool = False) -> bool:
-        """Send all that the engine has to say; return whether that meant waiting."""
+        """Send all that the engine has to say by now; return whether that meant waiting."""
         waited = False
         self._flush_nowait(hold=hold)
+        # What others have to say meanwhile goes behind, and may never end.
+        end = self._taken + len(self._unsent)
         deadline = math.inf
         if self._unsent and self._timeouts.send is not None and self._secure:
             deadline = trio.current_time() + self._timeouts.send
         while True:
             if self._send_failure is not None:
                 raise self._locate(self._send_failure.again())
-            if not self._unsent:
+            if self._taken >= end:
                 return waited
             waited = True
             if self._sending_out.taken:
@@ -1110,6 +1113,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         self._lose_way_out(_interrupted())
                     raise
                 self._unsent = self._unsent[sent:]
+                self._note_sent(sent)
 
     async def _send_in_time(self, data: bytes, deadline: float) -> int:
         """Wait until the transport has taken some of the data; return how much."""
@@ -1125,9 +1129,12 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         f"the peer has not taken what was sent for {timeout:g} seconds", timeout=timeout
                     )
                 )
-        if self._timeouts.idle is not None:
-            self._last_activity = trio.current_time()
         return sent
+
+    def _note_sent(self, count: int) -> None:
+        self._taken += count
+        if count and self._timeouts.idle is not None:
+            self._last_activity = trio.current_time()
 
     async def _send_last_words(self, error: ConnectionFailed) -> None:
         """Fail, and send the alert if the transport takes it within `close_timeout` seconds."""

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import trio
 
-from .errors import ConnectionFailed, TLSError
+from .errors import CertificateError, ConnectionFailed, TLSError
 from .html_table import html_table
 
 logger = logging.getLogger("trio_tlsnode")
@@ -21,6 +21,9 @@ logger = logging.getLogger("trio_tlsnode")
 # So many lines in so many seconds: enough to see what happens, too few to fill a disk.
 _LOG_BURST: Final = 20
 _LOG_PERIOD: Final = 10.0
+# For each of so many errors as are kept, on average, there may be so much of what peers choose the size of:
+# hellos and certificates, in bytes.
+_ROOM_FOR_EACH: Final = 8192
 # So many of a group's errors a notebook shows.
 _MOST_SHOWN: Final = 50
 
@@ -59,7 +62,8 @@ class ClientErrors:
     Nothing is lost when the supervising task is cancelled and another one takes its place.
 
     Args:
-        limit: How many failures are kept until they are fetched.
+        limit: How many failures are kept until they are fetched, and 8 KiB for each of what their clients
+            have sent: hellos and certificates.
 
     Attributes:
         dropped: For how many there was no room so far.
@@ -68,6 +72,7 @@ class ClientErrors:
     def __init__(self, limit: int) -> None:
         self._errors: deque[ConnectionFailed] = deque()
         self._limit = limit
+        self._room = limit * _ROOM_FOR_EACH
         self._dropped = 0
         self.dropped = 0
         self._failed: Counter[str] = Counter()
@@ -89,10 +94,12 @@ class ClientErrors:
         self._failed[error.code] += 1
         if not self._supervised:
             self._log(error)
-        if len(self._errors) >= self._limit:
+        size = _size(error)
+        if len(self._errors) >= self._limit or (self._errors and size > self._room):
             self._dropped += 1
             self.dropped += 1
             return
+        self._room -= size
         self._errors.append(error)
         self._arrival.unpark()
 
@@ -124,6 +131,7 @@ class ClientErrors:
         group = TLSClientErrors("clients failed", tuple(self._errors))
         group.dropped = self._dropped
         self._errors.clear()
+        self._room = self._limit * _ROOM_FOR_EACH
         self._dropped = 0
         return group
 
@@ -138,3 +146,14 @@ class ClientErrors:
         self._log_lines += 1
         if self._log_lines <= _LOG_BURST:
             logger.info("TLS connection failed: %s", error)
+
+
+def _size(error: ConnectionFailed) -> int:
+    """Return how much an error keeps of what its peer has sent, in bytes."""
+    certificates = []
+    if isinstance(error, CertificateError):
+        certificates += [problem.certificate for problem in error.problems]
+    if error.stream is not None and error.phase in ("secure", "closing"):
+        certificates += error.stream.info.peer_certificate_chain
+    hello = 0 if error.client_hello is None else error.client_hello.size
+    return hello + sum(len(certificate.raw) for certificate in certificates if certificate is not None)

@@ -38,6 +38,7 @@ from .trace_text import arrow, facts, stamped, timeline
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .stream import TLSStream
 
 Role = Literal["client", "server"]
 
@@ -114,8 +115,9 @@ class HandshakeTrace:
     def plaintext(self, sent: bool, records: bytes | bytearray, now: float) -> None:
         """Take the first message of a side from the wire.
 
-        That is the ClientHello, which a server reads before there is an ``SSL``, or the alert with which it
-        refuses one.  What OpenSSL tells of the same ClientHello later is not taken again.
+        That is the ClientHello, which a server reads before there is an ``SSL``, or the alert of a side that
+        gives up.  What OpenSSL tells of the same ClientHello later is not taken again, and what it has told
+        of an answer that the alert replaces is forgotten.
 
         Args:
             sent: Whether this side sends it.
@@ -123,6 +125,11 @@ class HandshakeTrace:
             now: The time.
         """
         self._told_already = not sent
+        if sent and self._flight is not None and self._flight.sent:
+            self._flight.clear()
+            self._outgoing.cipher_changed = self._outgoing.finished = False
+            self._outgoing.unsettled = None
+            self._outgoing.new_records = 0
         rest = memoryview(records)
         message = b""
         while len(rest) > 5 and rest[0] in (_HANDSHAKE, _ALERT):
@@ -384,11 +391,12 @@ class HandshakeTrace:
 
     def _change_cipher_spec(self, direction: _Direction, now: float) -> None:
         # OpenSSL tells of those that are sent only; a record of this type can hold nothing else.
-        if self._version == _TLS13:
+        # Up to TLS 1.2, it cannot come before the ServerHello.
+        if self._version in (None, _TLS13):
             self._add(direction, "ChangeCipherSpec", 1, "for middleboxes only", now)
         else:
             self._add(direction, "ChangeCipherSpec", 1, "", now)
-            direction.cipher_changed = self._version is not None
+            direction.cipher_changed = True
 
     def _take_handshake_message(self, direction: _Direction, message: bytes, now: float) -> None:
         if message[0] == SERVER_HELLO:
@@ -522,6 +530,9 @@ class _OpenFlight:
         self.sent = sent
         self.start = self.end = start
         self.after_handshake = after_handshake
+        self.clear()
+
+    def clear(self) -> None:
         self.bytes = self.records = 0
         self.messages: _Ends[Message] = _Ends(FIRST_MESSAGES, _LAST_MESSAGES)
 
@@ -576,7 +587,10 @@ def _for_one_connection() -> ConfigurationError:
     )
 
 
-Trace = HandshakeTrace | type[HandshakeTrace] | Callable[[str, Any], object] | bool | None
+LineSink = Callable[[str, "TLSStream"], object]
+"""Called with a line, without its end, and the stream of which it tells; an `Engine` alone has None."""
+
+Trace = HandshakeTrace | type[HandshakeTrace] | LineSink | bool | None
 """``trace``: a `HandshakeTrace`, the class for a new one, a function that is called with each line and the
 stream, or True for lines on the standard error."""
 
@@ -612,7 +626,7 @@ def _to_standard_error(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _to_function(function: Callable[[str, Any], object], engine: weakref.ref[Engine], line: str) -> None:
+def _to_function(function: Callable[..., object], engine: weakref.ref[Engine], line: str) -> None:
     owner = engine()
     result = function(line, None if owner is None else owner.stream)
     if inspect.iscoroutine(result):

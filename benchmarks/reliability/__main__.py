@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from . import fuzz, late, reload, slow, soak, storm
+from .hostile import TARGETS
 from .processes import own_core
 from .server import allow_many_files
 from .tables import conditions
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--reloads", type=int, default=200)
     command = commands.add_parser("fuzz", help="hostile bytes, guided by coverage")
     command.add_argument("--seconds", type=float, default=3600.0, help="for all targets together")
-    command.add_argument("--target", nargs="+", metavar="TARGET")
+    command.add_argument("--target", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS))
     command.add_argument("--keep", action="store_true", help="replace the corpus by the new one")
     return parser
 
@@ -109,13 +110,10 @@ _MEASUREMENTS: dict[str, Callable[[Any], Awaitable[_Outcome]]] = {
 
 
 def _fuzz(options: Any) -> _Outcome:
-    targets = options.target or list(fuzz.TARGETS)
+    targets = options.target or list(TARGETS)
     seconds = options.seconds / len(targets)
     results = list(map(partial(fuzz.fuzz, seconds=seconds, keep=options.keep), targets))
-    broken = []
-    for result in results:
-        if result.found is not None:
-            broken.append(f"{result.target}: {result.found}\n{result.report}")
+    broken = [f"{result.target}: {result.found}\n{result.report}" for result in results if result.found]
     return fuzz.report(results, seconds), broken
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import corpus
-from .hostile import TARGETS as TARGETS
 from .tables import table
 
 _ROOT = Path(__file__).parents[2]
@@ -75,7 +74,8 @@ def fuzz(target: str, seconds: float, *, keep: bool, folder: Path = corpus.HOSTI
         inputs, coverage = _progress(done.stderr)
         for crash in sorted(crashes.iterdir()):
             path = corpus.keep_found(target, crash.read_bytes(), folder)
-            return Result(target, inputs, coverage, len(list(known.iterdir())), path, done.stderr)
+            report = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("INFO: "))
+            return Result(target, inputs, coverage, len(list(known.iterdir())), path, report)
         done.check_returncode()
         _run(command, smallest, known, "-merge=1").check_returncode()
         if keep:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -81,13 +81,17 @@ class Server:
         """Ask something of `server._Answers`; return the answer."""
         return await self._process.ask(question)
 
-    async def until_open(self, number: int, patience: float) -> bool:
-        """Wait until there are so many connections, or fewer; return whether that was in time."""
+    async def until(self, is_so: Callable[[dict[str, Any]], bool], patience: float) -> bool:
+        """Wait until something is so of the statistics; return whether that was in time."""
         with trio.move_on_after(patience) as scope:
             # Another process, which tells nothing by itself.
-            while (await self.ask("usage"))["statistics"]["open"] > number:  # noqa: ASYNC110
+            while not is_so((await self.ask("usage"))["statistics"]):  # noqa: ASYNC110
                 await trio.sleep(0.05)
         return not scope.cancelled_caught
+
+    async def until_open(self, number: int, patience: float) -> bool:
+        """Wait until there are so many connections, or fewer; return whether that was in time."""
+        return await self.until(lambda statistics: statistics["open"] <= number, patience)
 
 
 @asynccontextmanager
@@ -112,13 +116,18 @@ async def open_process(module: str, setup: dict[str, Any]) -> AsyncIterator[Proc
 
 @asynccontextmanager
 async def open_server(
-    *, turnstile: bool = True, collects_garbage: bool = True, **options: Any
+    *,
+    turnstile: bool = True,
+    collects_garbage: bool = True,
+    traces_memory: bool = False,
+    **options: Any,
 ) -> AsyncIterator[Server]:
     """Start a server; end it afterwards.
 
     Args:
         turnstile: Whether its handshakes pass the turnstile.
         collects_garbage: Whether its garbage collector runs.
+        traces_memory: Whether it traces what Python's objects take, which makes it slow.
         options: The `TLSServer`'s.
     """
     with tempfile.TemporaryDirectory() as directory:
@@ -128,6 +137,7 @@ async def open_server(
             "core": (cores() or [None])[0],
             "turnstile": turnstile,
             "collects_garbage": collects_garbage,
+            "traces_memory": traces_memory,
             "options": options,
         }
         async with open_process("server", setup) as process:

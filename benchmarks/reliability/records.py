@@ -63,13 +63,16 @@ class Keys13:
 
     Args:
         secret: Its traffic secret.
+
+    Attributes:
+        count: How many records they have protected.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._aead = AESGCM(expand_label(secret, b"key", _KEY_SIZE))
         self._iv = int.from_bytes(expand_label(secret, b"iv", 12))
-        self._count = 0
+        self.count = 0
 
     def updated(self) -> Keys13:
         """Return the keys after a KeyUpdate."""
@@ -86,7 +89,7 @@ class Keys13:
             InvalidTag: it was sealed with other keys.
         """
         inner = self._aead.decrypt(self._nonce(), record[_HEADER_SIZE:], record[:_HEADER_SIZE]).rstrip(b"\0")
-        self._count += 1
+        self.count += 1
         return inner[-1], inner[:-1]
 
     def seal(self, content: Content) -> bytes:
@@ -94,11 +97,11 @@ class Keys13:
         kind, data = content
         header = b"\x17\3\3" + (len(data) + 1 + _TAG_SIZE).to_bytes(2)
         record = header + self._aead.encrypt(self._nonce(), data + bytes((kind,)), header)
-        self._count += 1
+        self.count += 1
         return record
 
     def _nonce(self) -> bytes:
-        return (self._iv ^ self._count).to_bytes(12)
+        return (self._iv ^ self.count).to_bytes(12)
 
 
 class Keys12:
@@ -107,13 +110,16 @@ class Keys12:
     Args:
         key: The key.
         salt: The fixed part of the nonce.
+
+    Attributes:
+        count: How many records they have protected.
     """
 
     def __init__(self, key: bytes, salt: bytes) -> None:
         self._key = key
         self._aead = AESGCM(key)
         self._salt = salt
-        self._count = 0
+        self.count = 0
 
     def anew(self) -> Keys12:
         """Return these keys as they are before the first record."""
@@ -131,19 +137,19 @@ class Keys12:
         data = self._aead.decrypt(
             self._salt + nonce, sealed, self._associated(record[0], len(sealed) - _TAG_SIZE)
         )
-        self._count += 1
+        self.count += 1
         return record[0], data
 
     def seal(self, content: Content) -> bytes:
         """Return the next record."""
         kind, data = content
-        nonce = self._count.to_bytes(8)
+        nonce = self.count.to_bytes(8)
         sealed = nonce + self._aead.encrypt(self._salt + nonce, data, self._associated(kind, len(data)))
-        self._count += 1
+        self.count += 1
         return bytes((kind, 3, 3)) + len(sealed).to_bytes(2) + sealed
 
     def _associated(self, kind: int, length: int) -> bytes:
-        return self._count.to_bytes(8) + bytes((kind, 3, 3)) + length.to_bytes(2)
+        return self.count.to_bytes(8) + bytes((kind, 3, 3)) + length.to_bytes(2)
 
 
 Keys = Keys12 | Keys13
@@ -163,6 +169,13 @@ def records_in(stream: bytearray) -> Iterator[bytes]:
             return
         yield bytes(stream[:end])
         del stream[:end]
+
+
+def followed(keys: Keys, content: Content) -> Keys:
+    """Return the keys after a record: others after a KeyUpdate of TLS 1.3."""
+    kind, data = content
+    updates = kind == HANDSHAKE and data[:1] == bytes((KEY_UPDATE,)) and len(data) == 5
+    return keys.updated() if updates and isinstance(keys, Keys13) else keys
 
 
 class Resealer:
@@ -195,7 +208,7 @@ class Resealer:
         if self._sealing is None:
             return plain((kind, data[:_LONGEST_RECORD]))
         record = self._sealing.seal((kind, data[: _LONGEST_RECORD - 64]))
-        self._follow(content)
+        self._sealing = followed(self._sealing, content)
         return record
 
     def _replaced(self, record: bytes) -> bytes:
@@ -215,8 +228,7 @@ class Resealer:
         if self._opening is not None:
             with contextlib.suppress(InvalidTag):
                 content = self._opening.open(record)
-                if is_update(content) and isinstance(self._opening, Keys13):
-                    self._opening = self._opening.updated()
+                self._opening = followed(self._opening, content)
                 return content
         if record[0] == DATA or self._changes:
             for keys in self._next_keys():
@@ -225,13 +237,3 @@ class Resealer:
                     self._opening, self._sealing = keys, keys.anew()
                     return content
         return None
-
-    def _follow(self, content: Content) -> None:
-        if is_update(content) and isinstance(self._sealing, Keys13):
-            self._sealing = self._sealing.updated()
-
-
-def is_update(content: Content) -> bool:
-    """Whether a record is a KeyUpdate of TLS 1.3, after which the keys are others."""
-    kind, data = content
-    return kind == HANDSHAKE and data[:1] == bytes((KEY_UPDATE,)) and len(data) == 5

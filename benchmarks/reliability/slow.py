@@ -126,13 +126,14 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
         connections: How many of them.
         timeout: The server's time-outs for the handshake and for sending, in seconds.
     """
-    async with open_server(handshake_timeout=timeout, send_timeout=timeout) as server:
+    async with open_server(handshake_timeout=timeout, send_timeout=timeout, client_error_limit=1) as server:
         trust = trust_in((server.directory / "ca.pem").read_bytes())
         async with pinging(server.port, trust(), number=1, interval=_PING_INTERVAL) as pinger:
             # Once before, for what the first of a kind costs alone.
             await trio.aclose_forcefully(await KINDS[kind](server.port, 0, trust))
-            await server.until_open(1, timeout + _SLACK)
+            await server.until(lambda statistics: statistics["failed"] != {}, timeout + _SLACK)
             before = await server.ask("settle")
+            accepted = before["statistics"]["accepted"] + connections
             limiter = trio.CapacityLimiter(_AT_ONCE)
             peers: list[trio.abc.AsyncResource] = []
 
@@ -147,6 +148,7 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
             async with trio.open_nursery() as nursery:
                 if kind == _TRICKLE:
                     nursery.start_soon(_trickle, peers)
+                await server.until(lambda statistics: statistics["accepted"] == accepted, _SLACK)
                 meanwhile = await server.ask("settle")
                 pinger.begin()
                 await trio.sleep(max(timeout * 0.5, 0.2))

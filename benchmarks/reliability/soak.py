@@ -92,6 +92,7 @@ async def soak(*, connections: int) -> Result:
     async with open_server(client_error_limit=1, collects_garbage=False) as server:
         trust = trust_in((server.directory / "ca.pem").read_bytes())
         await _some(server, 0, len(_MISDEEDS) * 3, trust)
+        await server.ask("garbage")
         before = await _settled(server)
         done, samples = 0, []
         for step in range(1, _SAMPLES + 1):
@@ -119,14 +120,12 @@ async def soak(*, connections: int) -> Result:
 
 async def kept_errors() -> int:
     """Return what 1,000 errors take in memory that nobody has fetched, in bytes."""
-    async with open_server(client_error_limit=_KEPT_ERRORS) as server:
+    async with open_server(client_error_limit=_KEPT_ERRORS, traces_memory=True) as server:
         trust = trust_in((server.directory / "ca.pem").read_bytes())
-        # The same number of connections that do not fail, for what those leave behind in the allocator.
-        await _some(server, 0, _KEPT_ERRORS, trust, fails_each=0)
-        before = await _settled(server)
         await _some(server, 0, _KEPT_ERRORS, trust, fails_each=1)
-        after = await _settled(server)
-        return int(after["memory"] - before["memory"])
+        await _settled(server)
+        kept = await server.ask("kept_errors")
+        return int(kept["bytes"] / kept["number"] * _KEPT_ERRORS)
 
 
 async def _settled(server: Server) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
@@ -122,9 +123,7 @@ def report(phases: list[Phase], clients: int, pingers: int, within: float) -> st
 # The process that makes the storm
 
 
-async def _make_storm(setup: dict[str, Any]) -> None:
-    with open(f"{setup['directory']}/ca.pem", "rb") as file:
-        trust = tls.SecureContext(ca=file.read())
+async def _make_storm(setup: dict[str, Any], trust: tls.SecureContext) -> None:
     number, within = setup["clients"], setup["within"]
     done = failed = 0
     enough = trio.Event()
@@ -162,7 +161,8 @@ def main() -> None:
     allow_many_files()
     # The established connections are measured on the same core: their turn comes first.
     os.nice(19)
-    trio.run(_make_storm, json.loads(sys.argv[1]))
+    setup = json.loads(sys.argv[1])
+    trio.run(_make_storm, setup, tls.SecureContext(ca=Path(setup["directory"]) / "ca.pem"))
 
 
 if __name__ == "__main__":
