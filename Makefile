@@ -10,11 +10,11 @@ environment := $(VENV)/.made-by-$(subst /,-,$(PYTHON))
 python := $(VENV)/bin/python
 bare := build/wheel/venv
 
-.PHONY: help demo test check lint types import-rule wheel bench docs
+.PHONY: help demo test check lint types import-rule wheel bench docs notebooks
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS= (passed on by demo, test and bench)'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS= (passed on by demo, test, bench and notebooks)'
 
 demo: $(VENV)/.extra-cli  ## Run the demonstration: tlsnode demo
 	$(VENV)/bin/tlsnode demo $(ARGS)
@@ -48,6 +48,9 @@ bench: $(VENV)/.extra-benchmarks  ## Run the benchmarks; ARGS are the runner's
 
 docs: $(VENV)/.extra-docs  ## Build the documentation into docs/_build/html
 	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/.extra-notebooks  ## Run the notebooks, into build/notebooks; ARGS are names of some
+	$(python) notebooks/run.py $(ARGS)
 
 $(environment):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -41,6 +41,12 @@ def _lines(statistics: tls.ServerStatistics) -> Iterator[str]:
         ("connections_secure_total", "counter", "Those that finished the handshake.", statistics.secure),
         ("connections_resumed_total", "counter", "Those that resumed a session.", statistics.resumed),
         ("failures_dropped_total", "counter", "Failures that nobody fetched in time.", statistics.dropped),
+        (
+            "no_room_total",
+            "counter",
+            "Connections that could not be accepted (EMFILE ...).",
+            statistics.no_room,
+        ),
     )
     for name, kind, meaning, value in single:
         yield f"# HELP tls_{name} {meaning}"

@@ -1,6 +1,6 @@
 """Runs the notebooks from top to bottom, for ``make notebooks``.
 
-An error or a warning in any of them fails.  What they show is kept in
+An error or a warning in any of them is a failure.  What they show goes to
 ``build/notebooks``.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.font_manager  # noqa: F401 - lists the fonts, which may take long at the first time, and tells so
+import matplotlib.font_manager  # noqa: F401 - lists the fonts, and would tell so later
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -37,7 +37,10 @@ def run(path: Path) -> list[str]:
         return ["it has outputs: clear them before it is saved"]
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
-            notebook, timeout=LONGEST, resources={"metadata": {"path": folder}}
+            notebook,
+            timeout=LONGEST,
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": folder}},
         )
         try:
             client.execute(env=os.environ | {"PYTHONWARNINGS": WARNINGS})

@@ -83,6 +83,7 @@ async def test_the_metrics_are_those_of_the_server(
         "tls_connections_secure_total": "1",
         "tls_connections_resumed_total": "0",
         "tls_failures_dropped_total": "0",
+        "tls_no_room_total": "0",
         'tls_failures_total{code="ERR_SSL_HTTP_REQUEST"}': "1",
     }
     families = {line.split()[2] for line in body.splitlines() if line.startswith("# TYPE")}

@@ -15,8 +15,12 @@ from later_handshakes import (
     records,
     renegotiated,
     server_context,
+    socket_pair,
+    transport_pair,
 )
-from trio.testing import assert_checkpoints, memory_stream_pair
+from test_key_updates import DATA, HANDSHAKE, UPDATE_REQUESTED, expand
+from test_key_updates import pair as handmade_pair
+from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_tlsnode.stream import TLSStream
 from trio_tlsnode.testing import RecordingStream
@@ -134,6 +138,50 @@ async def test_other_types_are_refused(size: Any) -> None:
     async with pair() as (client, _server):
         with pytest.raises(TypeError):
             client.set_max_send_fragment(size)
+
+
+@over_both
+async def test_a_message_that_has_come_in_part_is_waited_for_before_data_is_sent(transport: str) -> None:
+    """OpenSSL cannot write in the middle of one, and takes it for an error to be asked to."""
+    left, right = transport_pair(transport)
+    client, server, made = await handmade_pair((left, right))
+    update = UPDATE_REQUESTED
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        received.append(await server.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        await left.send_all(made.record(HANDSHAKE, update[:2]))
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(server.send_all, b"waits")
+        await wait_all_tasks_blocked()
+        assert server.statistics().plaintext_sent == 0
+        await left.send_all(made.record(HANDSHAKE, update[2:]))
+        await wait_all_tasks_blocked()
+        assert server.statistics().plaintext_sent == 5
+        assert await client.receive_some() == b"waits"
+        made._secret, made._count = expand(made._secret, b"traffic upd", 32), 0
+        await left.send_all(made.record(DATA, b"thanks"))
+    assert received == [b"thanks"]
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
+
+
+async def test_who_only_sends_reads_on_by_itself() -> None:
+    left, right = socket_pair()
+    client, server, made = await handmade_pair((left, right))
+    async with trio.open_nursery() as nursery:
+        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[:2]))
+        with trio.move_on_after(0.01):
+            await server.receive_some()
+        nursery.start_soon(server.send_all, b"waits")
+        await wait_all_tasks_blocked()
+        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[2:]) + b"\x17")
+    assert await client.receive_some() == b"waits"
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
 
 
 @in_both_versions

@@ -63,7 +63,16 @@ async def test_it_takes_as_much_as_there_is_and_leaves_the_rest_of_the_buffer_al
         (ctypes.c_int * 2)(),
         (ctypes.c_ubyte * 8)(),
     ],
-    ids=repr,
+    ids=[
+        "bytearray",
+        "view",
+        "part of a view",
+        "array",
+        "view of doubles",
+        "view of two dimensions",
+        "ints",
+        "bytes",
+    ],
 )
 @pytest.mark.parametrize("kept", [False, True])
 async def test_memory_of_any_kind_will_do(memory: Any, kept: bool) -> None:
@@ -102,7 +111,7 @@ async def test_a_part_of_a_buffer_is_filled_where_it_is() -> None:
         (5, TypeError),
         (None, TypeError),
     ],
-    ids=repr,
+    ids=["bytes", "read-only", "not contiguous", "empty", "an empty part", "text", "a number", "nothing"],
 )
 async def test_other_memory_is_refused_and_nothing_is_lost(memory: Any, error: type[Exception]) -> None:
     async with pair() as (client, server):

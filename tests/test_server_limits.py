@@ -259,7 +259,8 @@ async def test_lack_of_room_is_waited_for_without_losing_a_place(
     for _ in range(2):
         await assert_served(await listener.connect())
     assert trio.current_time() == pytest.approx(0.3)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
+    assert server.statistics().no_room == 3
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 # max_connections and handle()

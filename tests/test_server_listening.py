@@ -593,9 +593,11 @@ async def test_lack_of_room_is_waited_for(
     # A tenth of a second each time, so that no processor is kept busy by it.
     assert trio.current_time() == pytest.approx(0.3)
     await assert_echoes(client)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
-    assert os.strerror(number) in caplog.messages[0]
-    assert caplog.records[0].exc_info is None
+    assert server.statistics().no_room == 3
+    # One line for a while, as clients alone can bring this about.
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.ERROR, None)
+    assert os.strerror(number) in record.getMessage()
 
 
 @pytest.mark.feature("B2")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
@@ -85,6 +86,8 @@ class Watched:
 
     async def look(self) -> float:
         """Let the task wake up and do what it does; return how long it means to sleep then."""
+        # Connections that are about to end have time-outs of their own.
+        await wait_all_tasks_blocked()
         self._clock.jump(trio.lowlevel.current_statistics().seconds_to_next_deadline)
         return await self._asleep()
 
@@ -104,7 +107,11 @@ class Watched:
     async def name(self, **options: Any) -> str:
         """Return the name that a new connection is shown."""
         async with await connect_to(self.server, self._nursery, **options) as stream:
-            return presented(stream)
+            name = presented(stream)
+            # In TLS 1.3, a client that is refused learns it by receiving.
+            await stream.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+        return name
 
 
 @pytest.fixture
@@ -459,30 +466,31 @@ async def test_what_the_callback_raises_ends_the_task(tmp_path: Path, mock_clock
     assert caught.group_contains(RuntimeError)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-@given(data=st.data(), option=st.sampled_from(["key", "cert", "crl"]))
-def test_damage_of_every_kind_is_a_configuration_error(data: st.DataObject, option: str) -> None:
-    content = bytearray({"key": OLD.key, "cert": OLD.cert, "crl": AUTHORITY.crl()}[option])
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(content)))
-        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-    try:
-        SecureContext(**OLD.options).with_credentials(**{**OLD.options, option: bytes(content)})
-    except ConfigurationError:
-        pass
+WHOLE: dict[str, Any] = {**OLD.options, "crl": AUTHORITY.crl()}
 
 
-async def test_a_disk_that_does_not_answer_does_not_keep_the_task_from_ending(
-    tmp_path: Path, nursery: trio.Nursery
+@pytest.mark.parametrize("option", WHOLE)
+@given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 3), st.binary(max_size=3)), min_size=1))
+def test_damage_of_every_kind_is_a_configuration_error(
+    option: str, damage: list[tuple[int, int, bytes]]
 ) -> None:
+    content = bytearray(WHOLE[option])
+    for position, size, instead in damage:
+        start = position % (len(content) + 1)
+        content[start : start + size] = instead
+    options: dict[str, Any] = {**WHOLE, option: bytes(content)}
+    with contextlib.suppress(ConfigurationError):
+        SecureContext(**OLD.options).with_credentials(**options)
+
+
+async def test_a_disk_that_does_not_answer_does_not_keep_the_task_from_ending(tmp_path: Path) -> None:
     server = TLSServer(echo, SecureContext(**OLD.options))
     pipe = tmp_path / "key.pem"
     os.mkfifo(pipe)
     (tmp_path / "cert.pem").write_bytes(OLD.cert)
     with trio.CancelScope() as scope:
-        nursery.start_soon(wait_all_tasks_blocked)
-        async with trio.open_nursery() as inner:
-            inner.start_soon(partial(watch_credentials, server, key=pipe, cert=tmp_path / "cert.pem"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(watch_credentials, server, key=pipe, cert=tmp_path / "cert.pem"))
             # The thread waits for a writer as soon as this finds a reader.
             while True:
                 try:
@@ -506,16 +514,16 @@ async def test_several_certificates_are_watched_together(watched: Watched, mock_
             rename(watched.folder / f"{key_type}-{option}.pem", getattr(issued, option))
 
     for key_type in ("EC", "RSA"):
-        write(key_type, f"old-{key_type}", "key", "cert")
+        write(key_type, f"old-{key_type.lower()}", "key", "cert")
     watched.files = {
         option: [watched.folder / f"{key_type}-{option}.pem" for key_type in ("EC", "RSA")]
         for option in ("key", "cert")
     }
     await watched.start()
-    write("EC", "new-EC", "key", "cert")
+    write("EC", "new-ec", "key", "cert")
     await watched.replaced()
-    assert await watched.name() == "new-EC"
-    assert await watched.name(sigalgs="RSA-PSS+SHA256:RSA+SHA256") == "old-RSA"
+    assert await watched.name() == "new-ec"
+    assert await watched.name(sigalgs="RSA-PSS+SHA256:RSA+SHA256") == "old-rsa"
 
 
 async def test_pkcs12_and_its_passphrase(watched: Watched, mock_clock: MockClock) -> None:
@@ -545,7 +553,7 @@ async def test_revocation_lists_count_for_new_connections_and_for_sessions(
     server.client_errors()
 
     async def connect(client: IssuedCertificate, **options: Any) -> tuple[bool, bytes | None]:
-        async with await connect_to(server, nursery, **client.options, confirm=True, **options) as stream:
+        async with await connect_to(server, nursery, **client.options, **options) as stream:
             await stream.send_all(b"x")
             await stream.receive_some()
             return stream.info.session_reused, stream.session
@@ -573,9 +581,9 @@ async def test_trusted_certificates(watched: Watched, mock_clock: MockClock, nur
     server = await watched.start(SecureContext(**OLD.options, ca=ca), request_cert=True)
     server.client_errors()
     for good, bad in (clients, clients[::-1]):
-        assert await watched.name(**good.options, confirm=True) == "old"
+        assert await watched.name(**good.options) == "old"
         with pytest.raises(PeerAlert):
-            await watched.name(**bad.options, confirm=True)
+            await watched.name(**bad.options)
         rename(ca, authorities[1].ca)
         await watched.look()
         await watched.look()
@@ -587,39 +595,45 @@ async def test_trusted_certificates(watched: Watched, mock_clock: MockClock, nur
 async def test_context_for_names_is_replaced_wherever_it_is_and_keeps_its_place(
     watched: Watched, mock_clock: MockClock
 ) -> None:
-    server = await watched.start(SecureContext(**NEWEST.options))
-    default = server.secure_context
+    default = SecureContext(**NEWEST.options)
+    server = watched.server = TLSServer(echo, default)
     added = SecureContext(**watched.files)
     special = SecureContext(**AUTHORITY.good("special.example", "special").options)
     for pattern, context in (("*.example", added), ("special.example", special), ("example", added)):
         server.add_context(pattern, context)
-    folder = watched.folder / "added"
-    issued = AUTHORITY.good("a.example", "example", "new")
-    key, cert = issued.write_to(folder)
-    await watched.watch(context=added, key=key, cert=cert)
-    expected = {"a.example": "new", "example": "new", "special.example": "special"}
-    assert {name: await watched.name(host=name) for name in expected} == expected
-    AUTHORITY.good("a.example", "example", "newest").write_to(folder)
-    while await watched.look() != SOON:
-        pass
-    while await watched.look() == SOON:
-        pass
-    expected = {"a.example": "newest", "example": "newest", "special.example": "special"}
-    assert {name: await watched.name(host=name) for name in expected} == expected
-    # It is the other task's business.
-    assert server.secure_context is not default
-    assert await watched.name() == "old"
+    for last in ("new", "newest"):
+        AUTHORITY.good("a.example", "example", last).write_to(watched.folder)
+        if last == "new":
+            await watched.watch(context=added)
+        else:
+            await watched.replaced()
+        expected = {"a.example": last, "example": last, "special.example": "special"}
+        assert {name: await watched.name(host=name) for name in expected} == expected
+    assert server.secure_context is default
+
+
+async def test_context_that_the_server_does_not_use_is_refused(tmp_path: Path) -> None:
+    default = SecureContext(**OLD.options)
+    server = TLSServer(echo, default)
+    key, cert = NEW.write_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="does not use") as caught:
+        await watch_credentials(server, context=SecureContext(**OLD.options), key=key, cert=cert)
+    assert caught.value.option == "in_place_of"
+    assert server.secure_context is default
 
 
 async def test_context_that_is_not_used_any_more_is_a_failure(
     watched: Watched, mock_clock: MockClock
 ) -> None:
-    server = await watched.start()
-    first = server.secure_context
-    with pytest.raises(ConfigurationError, match="does not use") as caught:
-        await watch_credentials(server, context=SecureContext(**OLD.options), **watched.files)
-    assert caught.value.option == "in_place_of"
-    assert server.secure_context is first
+    server = watched.server = TLSServer(echo, SecureContext(**NEWEST.options))
+    added = SecureContext(**watched.files)
+    server.add_context("old", added)
+    await watched.watch(context=added)
+    server.add_context("old", SecureContext(**NEWEST.options))
+    NEW.write_to(watched.folder)
+    await watched.replaced()
+    (error,) = watched.failures
+    assert error.option == "in_place_of"
 
 
 # Wrong usage
@@ -695,8 +709,9 @@ def test_with_credentials_changes_what_it_is_given_and_nothing_else() -> None:
     changed = context.with_credentials(**NEW.options)
     assert changed.certificates == SecureContext(**NEW.options).certificates
     assert changed.differs_in_credentials_alone(context)
-    for options in ({"ca": Authority().ca}, {"crl": None}, {"ca": []}):
-        changed = context.with_credentials(**options)  # type: ignore[arg-type]  # the types of one differ
+    others: list[dict[str, Any]] = [{"ca": Authority().ca}, {"crl": None}, {"ca": []}]
+    for options in others:
+        changed = context.with_credentials(**options)
         assert changed.certificates == context.certificates
         assert not changed.allows_tls13
         assert not changed.differs_in_credentials_alone(context)
@@ -726,10 +741,10 @@ def test_with_credentials_has_no_other_options() -> None:
 async def test_context_is_replaced_as_the_default_one_and_for_names(nursery: trio.Nursery) -> None:
     old = SecureContext(**OLD.options)
     server = TLSServer(echo, old)
-    server.add_context("old", old)
+    server.add_context("new", old)
     server.set_secure_context(SecureContext(**NEW.options), in_place_of=old)
-    for name in ("localhost", "old"):
-        async with await connect_to(server, nursery, server_name=name, host="localhost") as stream:
+    for name in ("localhost", "new"):
+        async with await connect_to(server, nursery, host=name) as stream:
             assert presented(stream) == "new"
 
 
@@ -764,7 +779,7 @@ async def test_context_that_is_not_in_use_cannot_be_replaced() -> None:
 async def test_ten_thousand_requests_across_a_hundred_reloads_are_all_answered(
     tmp_path: Path, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
-    clients, requests, each_connection, reloads = 10, 1000, 25, 100
+    clients, requests, each_connection, reloads = 20, 500, 50, 100
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, issued in zip(folders, (OLD, NEW), strict=True):
         issued.write_to(folder)
@@ -775,8 +790,9 @@ async def test_ten_thousand_requests_across_a_hundred_reloads_are_all_answered(
     )
     listener = MemoryListener()
     await nursery.start(server.serve_listeners, [listener])
-    files = {"key": current / "key.pem", "cert": current / "cert.pem"}
-    await nursery.start(partial(watch_credentials, server, interval=1, **files))
+    await nursery.start(
+        partial(watch_credentials, server, key=current / "key.pem", cert=current / "cert.pem", interval=1)
+    )
     context = SecureContext(ca=AUTHORITY.ca)
     seen: dict[str, int] = {"old": 0, "new": 0}
     answered = 0
@@ -803,7 +819,8 @@ async def test_ten_thousand_requests_across_a_hundred_reloads_are_all_answered(
             os.replace(link, current)
             while server.secure_context is before:
                 mock_clock.jump(1)
-                await trio.lowlevel.checkpoint()
+                for _ in range(20):
+                    await trio.lowlevel.checkpoint()
             used += 1
 
     async with trio.open_nursery() as load:
@@ -813,4 +830,4 @@ async def test_ten_thousand_requests_across_a_hundred_reloads_are_all_answered(
     assert (answered, used) == (10_000, 101)
     assert min(seen.values()) > 0
     statistics = server.statistics()
-    assert (statistics.accepted, statistics.secure, statistics.failed) == (400, 400, {})
+    assert (statistics.accepted, statistics.secure, statistics.failed) == (200, 200, {})

@@ -34,14 +34,18 @@ from .errors import (
     TLSError,
     TruncationError,
 )
+from .expiry import Expiry, expiries
+from .findings import Finding
 from .identity import check_server_identity
 from .info import Cipher, ConnectionInfo, EphemeralKey, StreamStatistics
+from .inspection import Inspection, InspectionProgress, inspect
 from .listener import TLSListener
 from .negotiation import Choice, ServerOptions
 from .ocsp_stapler import OCSPStapler, StaplerStatistics
 from .psk import PreSharedKey
 from .server import ServerStatistics, TLSServer
 from .sessions import SessionCache, SessionCacheStatistics
+from .starttls import StartTLSProtocol, request_starttls
 from .stream import ClientStreamOptions, TLSStream
 from .supervision import TLSClientErrors
 from .trace import HandshakeTrace
@@ -66,11 +70,15 @@ __all__ = [
     "ConnectionLost",
     "Engine",
     "EphemeralKey",
+    "Expiry",
     "FeatureUnavailable",
+    "Finding",
     "HandshakeTimeout",
     "HandshakeTrace",
     "IdentityError",
     "IdleTimeout",
+    "Inspection",
+    "InspectionProgress",
     "NotTLS",
     "OCSPStapler",
     "PeerAlert",
@@ -83,6 +91,7 @@ __all__ = [
     "SessionCache",
     "SessionCacheStatistics",
     "StaplerStatistics",
+    "StartTLSProtocol",
     "StreamStatistics",
     "TLSClientErrors",
     "TLSError",
@@ -96,11 +105,14 @@ __all__ = [
     "connect",
     "connect_unix",
     "defaults",
+    "expiries",
     "features",
     "get_ca_certificates",
     "get_ciphers",
     "get_groups",
+    "inspect",
     "options",
+    "request_starttls",
     "root_certificates",
     "version_report",
     "watch_credentials",

@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import itertools
 import re
+import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from .der import Element, elements, encoded
 from .errors import CertificateError, ConfigurationError, ConfigurationTypeError
-from .html_table import html_line, html_table
+from .html_table import few, html_line, html_table
 
 Name = dict[str, str | tuple[str, ...]]
 """A distinguished name: OpenSSL's short names to values, a tuple where an attribute is repeated."""
@@ -110,6 +111,11 @@ class Certificate:
     def raw(self) -> bytes:
         """The certificate in DER."""
         return self._raw
+
+    @property
+    def pem(self) -> str:
+        """The certificate in PEM."""
+        return ssl.DER_cert_to_PEM_cert(self._raw)
 
     @property
     def x509(self) -> x509.Certificate:
@@ -304,6 +310,20 @@ class Certificate:
             nodes[-1]["issuerCertificate"] = nodes[-1]
         return nodes[0]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the certificate as what JSON has.
+
+        The keys are the names of the attributes; moments are in ISO 8601.  What is damaged is None.
+        """
+        return {name: self._as_json(name) for name in _IN_JSON}
+
+    def _as_json(self, name: str) -> Any:
+        try:
+            value = getattr(self, name)
+        except CertificateError:
+            return None
+        return value.isoformat() if isinstance(value, dt.datetime) else _lists(value)
+
     def __repr__(self) -> str:
         try:
             until = self.valid_to.date()
@@ -333,7 +353,7 @@ class Certificate:
                 "serial_number": self.serial_number,
                 "public key": key,
                 "ca": self.ca,
-                "ext_key_usage": self.ext_key_usage,
+                "ext_key_usage": few(self.ext_key_usage),
                 "fingerprint256": self.fingerprint256,
             }
         except CertificateError:
@@ -781,6 +801,19 @@ def _node_time(element: Element) -> str:
     except ValueError:
         return "Bad time value"
     return f"{_MONTHS[time.month - 1]} {time.day:2} {time:%H:%M:%S} {time.year} GMT"
+
+
+_IN_JSON = (
+    *("subject", "issuer", "alt_names", "valid_from", "valid_to", "serial_number", "bits", "asn1_curve"),
+    *("ca", "ext_key_usage", "fingerprint256", "pem"),
+)
+
+
+def _lists(value: Any) -> Any:
+    """Return a value with lists in the place of its tuples, as JSON knows no others."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _colon_hex(digest: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import trio
 
@@ -39,6 +39,8 @@ class TLSError(Exception):
             for certificates and configuration.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("code", "reason", "side", "retryable")
+
     code: str = "ERR_TLS"
     reason: str
     side: Side = "local"
@@ -68,6 +70,18 @@ class TLSError(Exception):
     def _repr_html_(self) -> str:
         return html_table(type(self).__name__, self._facts(), badge=self.code, tone="bad")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as what JSON has: its class, and its attributes.
+
+        An alert is its name, or a number; an address has host, port and family; a certificate is as
+        `Certificate.to_dict` has it.  What is no text for people is left out: the stream, the ClientHello,
+        the first bytes.
+        """
+        names = dict.fromkeys(
+            name for cls in reversed(type(self).__mro__) for name in vars(cls).get("_IN_JSON", ())
+        )
+        return {"class": type(self).__name__, **{name: _plain(getattr(self, name)) for name in names}}
+
     def again(self) -> Self:
         """Return a new error with the same facts and cause, without traceback and context.
 
@@ -93,6 +107,17 @@ def _one_line(text: str) -> str:
     return "".join([character if character.isprintable() else ascii(character)[1:-1] for character in text])
 
 
+def _plain(fact: Any) -> Any:
+    """Return a fact as what JSON has."""
+    if isinstance(fact, Alert):
+        return fact.name
+    if hasattr(fact, "_asdict"):
+        return fact._asdict()
+    if isinstance(fact, tuple):
+        return [_plain(part) for part in fact]
+    return fact.to_dict() if hasattr(fact, "to_dict") else fact
+
+
 def _restore(cls: type[TLSError], args: tuple[Any, ...], facts: dict[str, Any]) -> TLSError:
     error = cls.__new__(cls, *args)
     error.args = args
@@ -107,6 +132,8 @@ class ConfigurationError(TLSError, ValueError):
         option: The option at fault ("cert"), or None where it is no single one.
         path: The file at fault, as a string, or None.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("option", "path")
 
     code = "ERR_INVALID_ARG_VALUE"
     side: Side = "usage"
@@ -132,6 +159,8 @@ class FeatureUnavailable(TLSError, NotImplementedError):  # noqa: N818 - FEATURE
         feature: The name under which `trio_tlsnode.features` lists it.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("feature",)
+
     code = "ERR_FEATURE_UNAVAILABLE_ON_PLATFORM"
     side: Side = "usage"
 
@@ -147,6 +176,8 @@ class ConnectError(TLSError, OSError):
         host: The host, or the path of a Unix socket, that was asked for.
         port: The port that was asked for; None for a Unix socket.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("host", "port")
 
     code = "ECONNREFUSED"
     side: Side = "network"
@@ -184,6 +215,8 @@ class ConnectionFailed(TLSError, trio.BrokenResourceError):  # noqa: N818 - FEAT
         client_hello: A server's view of the client's first message, if it arrived whole.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("phase", "remote_address", "server_name")
+
     phase: Phase | None = None
     stream: TLSStream | None = None
     remote_address: Address | None = None
@@ -202,6 +235,8 @@ class HandshakeTimeout(ConnectionFailed, trio.TooSlowError):
         timeout: How long it was given, in seconds.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("timeout",)
+
     code = "ERR_TLS_HANDSHAKE_TIMEOUT"
     side: Side = "network"
     retryable = True
@@ -218,6 +253,8 @@ class IdleTimeout(ConnectionFailed, trio.TooSlowError):
         timeout: How long it was allowed to be idle, in seconds.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("timeout",)
+
     code = "ERR_TLS_IDLE_TIMEOUT"
     side: Side = "network"
     retryable = True
@@ -233,6 +270,8 @@ class SendTimeout(ConnectionFailed, trio.TooSlowError):
     Attributes:
         timeout: How long it was given, in seconds.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("timeout",)
 
     code = "ERR_TLS_SEND_TIMEOUT"
     side: Side = "network"
@@ -251,6 +290,8 @@ class NotTLS(ConnectionFailed):
         first_bytes: Those bytes, at most 32 of them.
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("looks_like",)
+
     code = "ERR_SSL_WRONG_VERSION_NUMBER"
     side: Side = "peer"
 
@@ -268,6 +309,8 @@ class PeerAlert(ConnectionFailed):
     Attributes:
         alert: What the peer sent; a plain int where it is none of RFC 8446's.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("alert",)
 
     side: Side = "peer"
 
@@ -290,6 +333,8 @@ class CallbackError(ConnectionFailed):
         callback: The option under which the callback was given ("sni_callback").
     """
 
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("callback",)
+
     code = "ERR_TLS_CALLBACK"
 
     def __init__(self, reason: str, *, callback: str, code: str | None = None) -> None:
@@ -305,6 +350,8 @@ class ConnectionLost(ConnectionFailed):
         bytes_received: Ciphertext received until then, in bytes.
         bytes_sent: Ciphertext sent until then, in bytes.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("progress", "bytes_received", "bytes_sent")
 
     code = "ECONNRESET"
     side: Side = "network"
@@ -342,6 +389,16 @@ class CertificateProblem:
         whose = "" if self.certificate is None else f", {self.certificate!r}"
         return f"{_one_line(self.reason)} [{self.code}], depth {self.depth}{whose}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the problem as what JSON has; in place of the certificate its ``fingerprint256``."""
+        whose = self.certificate
+        return {
+            "code": self.code,
+            "reason": self.reason,
+            "depth": self.depth,
+            "fingerprint256": None if whose is None else whose.fingerprint256,
+        }
+
     def _html_line_(self) -> str:
         return html_line(self.reason, f"at depth {self.depth}", code=self.code)
 
@@ -355,6 +412,8 @@ class CertificateError(ConnectionFailed):
         problems: Everything that was found wrong, in the order in which it was found; never empty.
         hint: What a person can do about it, or "".
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("certificate", "depth", "problems", "hint")
 
     code = "UNSPECIFIED"
     side: Side = "peer"
@@ -392,6 +451,8 @@ class IdentityError(CertificateError):
         host: The name or IP address that was checked.
         presented: The names that the certificate is for.
     """
+
+    _IN_JSON: ClassVar[tuple[str, ...]] = ("host", "presented")
 
     code = "ERR_TLS_CERT_ALTNAME_INVALID"
 

@@ -12,7 +12,6 @@ from cryptography import x509
 from .certificates import Certificate
 from .credentials import Passphrase, load_credentials, load_crls, load_trusted_certificates
 from .errors import CertificateError, ConfigurationError
-from .json_form import moment
 
 ExpiryState = Literal["valid", "due", "expired", "not yet valid", "unreadable"]
 """How something stands at a moment: "due" is still valid, but should be renewed by now."""
@@ -60,9 +59,9 @@ class Expiry:
         """Return it as what JSON has: the attributes, and ``remaining_seconds``.  Moments are in ISO 8601."""
         remaining = self.remaining
         return dataclasses.asdict(self) | {
-            "valid_from": self.valid_from and moment(self.valid_from),
-            "valid_to": self.valid_to and moment(self.valid_to),
-            "at": moment(self.at),
+            "valid_from": self.valid_from and self.valid_from.isoformat(timespec="seconds"),
+            "valid_to": self.valid_to and self.valid_to.isoformat(timespec="seconds"),
+            "at": self.at.isoformat(timespec="seconds"),
             "remaining_seconds": None if remaining is None else int(remaining.total_seconds()),
         }
 

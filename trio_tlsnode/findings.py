@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from .certificates import Certificate
 from .diagnosis import DIAGNOSES, hint, moment
-from .errors import CertificateError, IdentityError, TLSError
+from .errors import CertificateError, ConnectionFailed, NotTLS
 from .expiry import expiry_state
 from .identity import check_server_identity
 from .ocsp import ocsp_problem
@@ -53,6 +53,7 @@ def findings(inspection: Inspection) -> tuple[Finding, ...]:
     found = itertools.chain(
         _connection(inspection),
         _certificate(inspection),
+        _dates(inspection),
         _chain(inspection),
         _staple(inspection),
         _protocols(inspection),
@@ -68,71 +69,84 @@ def findings(inspection: Inspection) -> tuple[Finding, ...]:
 
 def _connection(inspection: Inspection) -> Iterator[Finding]:
     failure = inspection.failure
-    if failure is None:
+    if failure is None or isinstance(failure, CertificateError):
         return
-    if isinstance(failure, CertificateError):
-        # What the server asks of us is no fault of its certificate.
-        return
+    cause, remedy = _why_not(inspection, failure)
     yield Finding(
         severity="error",
         code=failure.code,
         summary=f"an ordinary client gets no connection: {failure.reason}",
-        cause=_why_not(inspection, failure),
-        remedy=_what_then(inspection),
+        cause=cause,
+        remedy=remedy,
     )
 
 
-def _why_not(inspection: Inspection, failure: TLSError) -> str:
+def _why_not(inspection: Inspection, failure: ConnectionFailed) -> tuple[str, str]:
+    """Return why an ordinary client gets no connection, and what to do."""
     versions = [version for version, there in inspection.protocols.items() if there]
-    if versions and not {"TLSv1.2", "TLSv1.3"} & {*versions}:
-        return f"It wants TLS 1.2 or newer, and the server has {_listed(versions)}."
+    if versions and {"TLSv1.2", "TLSv1.3"}.isdisjoint(versions):
+        return (
+            f"It wants TLS 1.2 or newer, and the server has {_listed(list(map(_spoken, versions)))}.",
+            "Switch on TLS 1.2 and 1.3 in the server, with their default cipher suites.",
+        )
     if inspection.wants_client_certificate:
-        return "The server asks for a client certificate, and was given none that it takes."
-    return "The peer says so." if failure.side == "peer" else ""
-
-
-def _what_then(inspection: Inspection) -> str:
-    if inspection.wants_client_certificate:
-        return "Give a certificate by cert= and key= that the server trusts."
-    if any(inspection.protocols.values()):
-        return "Switch on TLS 1.2 and 1.3 in the server, with their default cipher suites."
-    return "Look whether the server speaks TLS on this port, and what its log says."
+        return (
+            "The server asks for a client certificate, and was given none that it takes.",
+            "Give a certificate by cert= and key= that the server trusts.",
+        )
+    if isinstance(failure, NotTLS):
+        return (
+            "What came first from the server is no TLS.",
+            "Name the port on which it speaks TLS; where it begins in plaintext, ask for TLS by starttls=.",
+        )
+    return "", "Look whether the server speaks TLS on this port, and what its log says."
 
 
 # Its certificate
 
 
+# What OpenSSL says of a certificate as a consequence of the other thing.
+_CONSEQUENCES: Final = {"UNABLE_TO_GET_ISSUER_CERT_LOCALLY": "UNABLE_TO_VERIFY_LEAF_SIGNATURE"}
+# Its own cause says that the certificate is trusted, which here it need not be.
+_OTHER_NAME: Final = "Whoever has a certificate for another name may be somebody else."
+
+
 def _certificate(inspection: Inspection) -> Iterator[Finding]:
     info = inspection.info
-    error = None if info is None else info.authorization_error
-    if error is not None:
-        yield _refused(error, error.reason, error.hint)
-    leaf = None if info is None else info.peer_certificate
-    if leaf is None:
+    if info is None or info.authorization_error is None:
         return
-    if error is not None and not isinstance(error, IdentityError):
-        # The name is not looked at where the chain is not trusted.
-        try:
-            check_server_identity(inspection.server_name or inspection.host, leaf)
-        except CertificateError as other:
-            yield _refused(other, other.reason, other.hint)
-    yield from _dates(inspection)
+    error = info.authorization_error
+    codes = {problem.code for problem in error.problems}
+    told = set()
+    for problem in error.problems:
+        if problem.code in told or _CONSEQUENCES.get(problem.code) in codes:
+            continue
+        told.add(problem.code)
+        diagnosis = DIAGNOSES.get(problem.code)
+        is_name = problem.code == "ERR_TLS_CERT_ALTNAME_INVALID"
+        yield Finding(
+            severity="error",
+            code=problem.code,
+            summary=problem.reason,
+            cause=_OTHER_NAME if is_name else "" if diagnosis is None else diagnosis.cause,
+            remedy=_about_name(inspection) if is_name else hint((problem,), peer="server"),
+        )
 
 
-def _refused(error: CertificateError, summary: str, remedy: str) -> Finding:
-    diagnosis = DIAGNOSES.get(error.code)
-    return Finding(
-        severity="error",
-        code=error.code,
-        summary=summary,
-        cause="" if diagnosis is None else diagnosis.cause,
-        remedy=remedy or ("" if diagnosis is None else diagnosis.remedy),
-    )
+def _about_name(inspection: Inspection) -> str:
+    info = inspection.info
+    assert info is not None
+    try:
+        check_server_identity(inspection.server_name or inspection.host, info.peer_certificate)
+    except CertificateError as error:
+        return error.hint
+    return DIAGNOSES["ERR_TLS_CERT_ALTNAME_INVALID"].remedy
 
 
 def _dates(inspection: Inspection) -> Iterator[Finding]:
     info = inspection.info
-    assert info is not None
+    if info is None:
+        return
     # The root's end is the business of those who trust it.
     chain = info.verified_chain[:-1] or info.peer_certificate_chain
     for depth, certificate in enumerate(chain):
@@ -205,8 +219,11 @@ def _staple(inspection: Inspection) -> Iterator[Finding]:
     problem = ocsp_problem(info.ocsp_response, certificate=leaf, issuer=issuer, at=inspection.inspected_at)
     if problem is None or (problem.code == "OCSP_VERIFY_FAILED" and issuer is None):
         return
+    error = info.authorization_error
+    if error is not None and problem.code in [known.code for known in error.problems]:
+        return
     yield Finding(
-        severity="error" if problem.code in ("CERT_REVOKED", "OCSP_NO_RESPONSE") else "warning",
+        severity="error",
         code=problem.code,
         summary=problem.reason,
         cause=DIAGNOSES[problem.code].cause,

@@ -72,6 +72,9 @@ GROUPS: Final = tuple(
 )
 """The key-exchange groups that have a name."""
 
+CURVES: Final = tuple(number for number in GROUPS if not SUPPORTED_GROUPS[number].startswith("ffdhe"))
+"""Those without RFC 7919's: who offers these does not see a server's own group for DHE suites."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HelloProbe:

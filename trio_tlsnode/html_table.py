@@ -21,7 +21,7 @@ _LINE: Final = "1px solid rgba(128, 128, 128, .25)"
 _CODE: Final = "font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .92em"
 _TABLE: Final = (
     "border: none; border-collapse: collapse; table-layout: auto; color: inherit; background: none; "
-    "font-size: 13px; line-height: 1.45; margin: .4em 0 1em; width: auto; max-width: 62em"
+    "font-size: 13px; margin: .8em 0 1.2em; width: auto; max-width: 62em"
 )
 _CAPTION: Final = (
     "caption-side: top; text-align: left; color: inherit; font-size: 14px; font-weight: 600; "
@@ -35,7 +35,7 @@ _DIM: Final = "opacity: .75"
 _ROW: Final = "background: none; border: none"
 _CELL: Final = (
     f"text-align: left; vertical-align: top; border: none; border-top: {_LINE}; background: none; "
-    "color: inherit"
+    "color: inherit; line-height: 1.45"
 )
 # A name stays in one piece; a fingerprint may be broken anywhere.
 _NAME: Final = f"{_CELL}; padding: .3em 1.6em .3em 0; font-weight: 400; white-space: nowrap; {_CODE}"
@@ -78,29 +78,28 @@ def html_table(
     )
 
 
-def html_fields(value: object, **shown: object) -> str:
+def html_fields(value: object) -> str:
     """Return the fields of a dataclass as an HTML table.
 
     Args:
         value: The dataclass.
-        **shown: What is shown in the place of some fields.
     """
     assert dataclasses.is_dataclass(value)
     facts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return html_table(type(value).__name__, facts | shown)
+    return html_table(type(value).__name__, facts)
 
 
-def html_line(*texts: str, code: str = "") -> str:
-    """Return one line of a table: a code, if there is one, then texts, of which the later ones are paler.
+def html_line(text: str, more: str = "", *, code: str = "") -> str:
+    """Return one line of a table.
 
     Args:
-        texts: The texts.
-        code: What stands before them as it does in a program.
+        text: What it says.
+        more: What it says besides, in a paler colour.
+        code: What stands before it as it does in a program.
     """
-    first, *rest = [_text(text) for text in texts if text]
-    dim = "".join(f'<span style="{_DIM}">, {text}</span>' for text in rest)
     before = code and f'<span style="{_CODE}; font-weight: 600">{_text(code)}</span> '
-    return f"{before}{first}{dim}"
+    after = more and f'<span style="{_DIM}">, {_text(more)}</span>'
+    return f"{before}{_text(text)}{after}"
 
 
 def few(items: Iterable[object]) -> str:

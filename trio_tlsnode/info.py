@@ -7,9 +7,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .errors import CertificateError
-from .html_table import html_fields, html_line, html_table
+from .html_table import few, html_fields, html_line, html_table
 from .iana import CIPHER_SUITES, VERSIONS
-from .json_form import certificate_dict, error_dict, pem
 
 if TYPE_CHECKING:
     from .certificates import Certificate
@@ -113,9 +112,8 @@ class ConnectionInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON has.
 
-        The keys are the names of the attributes, here and of `Cipher` and `EphemeralKey`.  A certificate is a
-        dict with the names of `Certificate`'s attributes and ``pem``; an error one with its class, its code
-        and its other attributes; the OCSP response is in Base64.
+        The keys are the names of the attributes, here and of `Cipher` and `EphemeralKey`.  Certificates are
+        as `Certificate.to_dict` has them, the error as `TLSError.to_dict`; the OCSP response is in Base64.
         """
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         error, response, key = self.authorization_error, self.ocsp_response, self.ephemeral_key
@@ -123,11 +121,11 @@ class ConnectionInfo:
             "cipher": dataclasses.asdict(self.cipher),
             "ephemeral_key": None if key is None else dataclasses.asdict(key),
             "shared_signature_algorithms": list(self.shared_signature_algorithms),
-            "authorization_error": None if error is None else error_dict(error),
-            "certificate": self.certificate and certificate_dict(self.certificate),
-            "peer_certificate": self.peer_certificate and certificate_dict(self.peer_certificate),
-            "peer_certificate_chain": [certificate_dict(item) for item in self.peer_certificate_chain],
-            "verified_chain": [certificate_dict(item) for item in self.verified_chain],
+            "authorization_error": None if error is None else error.to_dict(),
+            "certificate": self.certificate and self.certificate.to_dict(),
+            "peer_certificate": self.peer_certificate and self.peer_certificate.to_dict(),
+            "peer_certificate_chain": [item.to_dict() for item in self.peer_certificate_chain],
+            "verified_chain": [item.to_dict() for item in self.verified_chain],
             "ocsp_response": None if response is None else base64.b64encode(response).decode("ascii"),
         }
 
@@ -139,8 +137,8 @@ class ConnectionInfo:
         """
         certificate, error = self.peer_certificate, self.authorization_error
         return {
-            "server_cert": self.certificate and pem(self.certificate),
-            "client_cert_chain": [pem(item) for item in self.peer_certificate_chain],
+            "server_cert": self.certificate and self.certificate.pem,
+            "client_cert_chain": [item.pem for item in self.peer_certificate_chain],
             "client_cert_name": certificate and _rfc4514_name(certificate),
             # A client without certificate has none that could be wrong.
             "client_cert_error": f"{error.reason} [{error.code}]" if error and certificate else None,
@@ -150,6 +148,7 @@ class ConnectionInfo:
 
     def _repr_html_(self) -> str:
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        facts["shared_signature_algorithms"] = few(self.shared_signature_algorithms)
         if self.ocsp_response is not None:
             facts["ocsp_response"] = f"{len(self.ocsp_response)} bytes"
         if self.authorized:

@@ -25,9 +25,10 @@ from .connect_errors import connect_error
 from .context import ContextOptions, SecureContext
 from .dialing import Dialer
 from .engine import Engine
-from .errors import ConnectError, ConnectionFailed, HandshakeTimeout
+from .errors import ConnectError, ConnectionFailed, ConnectionLost, HandshakeTimeout
 from .findings import Finding, findings
 from .hello_probe import (
+    CURVES,
     GROUPS,
     OLDER_SUITES,
     REFUSED,
@@ -42,7 +43,6 @@ from .hello_probe import (
 from .html_table import html_table
 from .iana import CIPHER_SUITES, SUPPORTED_GROUPS, VERSIONS, names
 from .info import ConnectionInfo
-from .json_form import error_dict, moment
 from .limits import check_count
 from .server_flight import uses_dhe
 from .sessions import Session
@@ -74,7 +74,7 @@ _MOST_ANSWER: Final = 256 * 1024
 _PIECE: Final = 16 * 1024
 
 
-class Progress(NamedTuple):
+class InspectionProgress(NamedTuple):
     """How far an inspection has got.
 
     Attributes:
@@ -90,7 +90,7 @@ class Progress(NamedTuple):
     total: int
 
 
-ProgressCallback = Callable[[Progress], object]
+ProgressCallback = Callable[[InspectionProgress], object]
 """``on_progress``: called at the beginning and at the end of each step."""
 
 
@@ -148,8 +148,8 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON has.
 
-        The keys are the names of the attributes, and ``authorized``.  ``info`` is `ConnectionInfo.to_dict`,
-        the failure a dict with its class, its code and its other attributes.
+        The keys are the names of the attributes, and ``authorized``.  The failure is as `TLSError.to_dict`
+        has it, ``info`` as `ConnectionInfo.to_dict`.
         """
         return {
             "host": self.host,
@@ -157,10 +157,10 @@ class Inspection:
             "server_name": self.server_name,
             "starttls": self.starttls,
             "address": None if self.address is None else self.address._asdict(),
-            "inspected_at": moment(self.inspected_at),
+            "inspected_at": self.inspected_at.isoformat(timespec="seconds"),
             "duration": round(self.duration, 3),
             "authorized": self.authorized,
-            "failure": None if self.failure is None else error_dict(self.failure),
+            "failure": None if self.failure is None else self.failure.to_dict(),
             "wants_client_certificate": self.wants_client_certificate,
             "protocols": dict(self.protocols),
             "cipher_suites": {version: list(names) for version, names in self.cipher_suites.items()},
@@ -222,7 +222,7 @@ async def inspect(
         alpn_protocols: The application protocols to ask for.
         timeout: How long all of it may take, in seconds; what is not known by then is not told.
         max_connections: How many connections there may be at once.
-        on_progress: Called with a `Progress` at the beginning and at the end of each step.
+        on_progress: Called with a `InspectionProgress` at the beginning and at the end of each step.
         dial: Called for each connection, in place of connecting to `host` and `port` over TCP; async.
         **options: Those of `SecureContext`, for the ordinary client's handshake.
 
@@ -367,7 +367,7 @@ class _Inspector:
 
     def _tell(self, name: str, *, finished: bool) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress(name, finished, sum(self._steps.values()), len(self._steps)))
+            self._on_progress(InspectionProgress(name, finished, sum(self._steps.values()), len(self._steps)))
 
     def inspection(self, started_at: dt.datetime, duration: float) -> Inspection:
         """Return what is known.
@@ -385,16 +385,22 @@ class _Inspector:
             inspected_at=started_at,
             duration=duration,
             info=self._info,
-            failure=self._failure,
+            failure=self._failure or self._not_in_time(duration),
             wants_client_certificate=self._wants_client_certificate,
             protocols=MappingProxyType(self._protocols),
             cipher_suites=_named(self._suites, CIPHER_SUITES),
             groups=_named(self._groups, SUPPORTED_GROUPS),
             dh_bits=self._dh_bits,
             alpn_protocols=tuple(self._alpn_protocols),
-            resumption=MappingProxyType(self._resumption),
+            resumption=MappingProxyType(dict(sorted(self._resumption.items()))),
             unfinished=tuple(name for name, done in self._steps.items() if not done),
         )
+
+    def _not_in_time(self, duration: float) -> HandshakeTimeout | None:
+        if self._info is not None or self._steps["handshake"]:
+            return None
+        reason = f"the handshake was not done within {duration:.3g} seconds"
+        return HandshakeTimeout(reason, timeout=duration)
 
     # The handshake
 
@@ -402,7 +408,7 @@ class _Inspector:
         """Find out what an ordinary client gets, or failing that, one that takes anything."""
         trace = HandshakeTrace()
         try:
-            stream = await self._secured(first, self._ordinary, request_ocsp=True, trace=trace)
+            stream = await self._secured(first, self._ordinary, ocsp="verify", trace=trace)
         except ConnectionFailed as failure:
             self._failure = failure
         else:
@@ -450,7 +456,8 @@ class _Inspector:
 
         await self._exhaust(with_suites, TLS13_SUITES if version == TLS13 else OLDER_SUITES, suite_of, suites)
         dhe = tuple(suite for suite in suites if uses_dhe(CIPHER_SUITES[suite]))
-        if dhe and (answer := await self._ask(with_suites(dhe))) and answer.dh_bits:
+        own_group = dataclasses.replace(with_suites(dhe), groups=CURVES)
+        if dhe and (answer := await self._ask(own_group)) and answer.dh_bits:
             self._dh_bits = min(answer.dh_bits, self._dh_bits or answer.dh_bits)
         curved = tuple(suite for suite in suites if version == TLS13 or uses_curve(CIPHER_SUITES[suite]))
         if version < TLS12 or not curved:
@@ -529,13 +536,17 @@ class _Inspector:
             async with self._connected(context, session=session) as stream:
                 reused = stream.info.session_reused
         except (ConnectError, ConnectionFailed):
-            # It does not have this version.
+            # It does not have this version, or not for us.
             return
         how: Resumption = "ticket" if Session.parse(session).ticket else "identifier"
         self._resumption[version] = how if reused else "refused"
 
     async def _session(self, context: SecureContext) -> bytes | None:
-        """Return a session that the server gives, if it gives any."""
+        """Return a session that the server gives, if it gives any.
+
+        Raises:
+            ConnectionFailed: it gives none because it refuses us.
+        """
         sessions: list[bytes] = []
         waiting = trio.CancelScope()
 
@@ -545,7 +556,7 @@ class _Inspector:
 
         async with self._connected(context, on_session=take) as stream:
             waiting.deadline = trio.current_time() + _TICKET_PATIENCE
-            with waiting, contextlib.suppress(ConnectionFailed):
+            with waiting, contextlib.suppress(ConnectionLost):
                 # Some give their tickets with the first data, and this is all that we have to say.
                 await stream.send_eof()
                 async for _ in stream:
@@ -635,5 +646,7 @@ async def _answer(transport: trio.abc.Stream, probe: HelloProbe) -> HelloAnswer:
 def _named(
     numbers: Mapping[str, Sequence[int]], registry: Mapping[int, str]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return what was found for each version by IANA's names."""
-    return MappingProxyType({version: names(found, registry) for version, found in numbers.items()})
+    """Return what was found for each version by IANA's names, the oldest version first."""
+    return MappingProxyType(
+        {version: names(numbers[version], registry) for version in VERSIONS.values() if version in numbers}
+    )

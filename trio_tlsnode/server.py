@@ -48,6 +48,8 @@ logger = logging.getLogger("trio_tlsnode")
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # How long to wait for room, in seconds, as trio.serve_listeners does.
 _ROOM_DELAY: Final = 0.1
+# Clients alone can use all room up: it is one line in so many seconds.
+_ROOM_LOG_PERIOD: Final = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class ServerStatistics:
         resumed: How many of these resumed a session.
         failed: How many failed, by the code of the error.
         dropped: How many failures found no room, as nobody fetched them.
+        no_room: How often a connection could not be accepted for want of room (``EMFILE`` and the like).
     """
 
     open: int
@@ -73,6 +76,7 @@ class ServerStatistics:
     resumed: int
     failed: Mapping[str, int]
     dropped: int
+    no_room: int = 0
 
     def _repr_html_(self) -> str:
         return html_fields(self)
@@ -149,6 +153,8 @@ class TLSServer:
         self._accepted = 0
         self._secure = 0
         self._resumed = 0
+        self._no_room = 0
+        self._next_room_line = 0.0
 
     # Listening
 
@@ -262,17 +268,26 @@ class TLSServer:
             except OSError as error:
                 if error.errno not in _OUT_OF_ROOM:
                     raise
-                logger.error(
-                    "accepting a connection failed (%s); trying again in %s seconds",
-                    os.strerror(error.errno),
-                    _ROOM_DELAY,
-                )
+                self._lacks_room(error.errno)
                 await trio.sleep(_ROOM_DELAY)
             else:
                 await self._take_place(stream)
                 if isinstance(stream, trio.SocketStream):
                     self._tcp_options.apply(stream.socket)
                 connections.start_soon(self._serve, stream)
+
+    def _lacks_room(self, number: int) -> None:
+        """Count that there was no room for a connection, and say so from time to time."""
+        self._no_room += 1
+        now = trio.current_time()
+        if now >= self._next_room_line:
+            self._next_room_line = now + _ROOM_LOG_PERIOD
+            logger.error(
+                "accepting a connection failed (%s), %d times so far; trying again each %s seconds",
+                os.strerror(number),
+                self._no_room,
+                _ROOM_DELAY,
+            )
 
     async def _take_place(self, stream: trio.abc.Stream) -> None:
         """Wait until there may be one more connection; without a limit, not even a checkpoint."""
@@ -471,6 +486,7 @@ class TLSServer:
             resumed=self._resumed,
             failed=self._client_errors.failed,
             dropped=self._client_errors.dropped,
+            no_room=self._no_room,
         )
 
     async def aclose(self, grace: float | None = None) -> None:

@@ -859,6 +859,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
                         await self.transport_stream.wait_send_all_might_not_block()
                     except trio.BrokenResourceError as error:
                         raise self._fail_sending(ConnectionLost("the transport broke")) from error
+                    except trio.ClosedResourceError:
+                        self._check_usable()
+                        raise
                 if not self._unsent:
                     return
                 # A task that receives has left an answer to the peer to us.
@@ -918,7 +921,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 if polite:
                     await self._say_goodbye()
                 self._link.discard_nowait()
-                await self.transport_stream.aclose()
+                # One that broke on the way is closed all the same, and it was the peer's fault.
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await self.transport_stream.aclose()
                 graceful = True
         finally:
             self._engine.release()
@@ -927,7 +932,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             # Their causes have tracebacks, and so refer to this stream.
             self._failure = self._send_failure = None
             if not graceful:
-                await trio.aclose_forcefully(self.transport_stream)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await trio.aclose_forcefully(self.transport_stream)
 
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

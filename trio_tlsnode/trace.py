@@ -70,8 +70,8 @@ class HandshakeTrace:
         on_line: Called with one line of text for each message, wait and outcome as it happens.
 
     Attributes:
-        role: Which side's view this is.
-        started_at: When the trace began, on trio's clock; None before that.
+        role: Which side's view this is; known once the trace has begun.
+        started_at: When it began, with the handshake, on trio's clock; None before that.
         info: What was negotiated, once the handshake is done.
         duration: How long the handshake took until it was done or had failed, in seconds; else None.
         failure: Why the connection failed, if it did.

@@ -344,6 +344,25 @@ async def test_a_node_peer_that_is_gone_without_goodbye_is_a_truncation(
             await stream.receive_some()
 
 
+@pytest.mark.feature("C24")
+@pytest.mark.parametrize("answer", ["answer", "answerSoon"], ids=["in its handler", "a turn later"])
+async def test_a_node_server_of_tls_1_3_that_ends_in_its_handler_says_no_goodbye(
+    node: str, answer: str
+) -> None:
+    options = {**localhost().options, **node_only("TLSv1.3")}
+    async with running_node(node, "server", options, **{answer: "hello"}) as peer:
+        port = (await peer.event("listening"))["port"]
+        async with await our_client(port, https_compatible=True) as stream:
+            assert b"".join([data async for data in stream]) == b"hello"
+        async with await our_client(port) as stream:
+            assert await stream.receive_some() == b"hello"
+            if answer == "answer":
+                with pytest.raises(tls.TruncationError):
+                    await stream.receive_some()
+            else:
+                assert await stream.receive_some() == b""
+
+
 # Why both refuse each other
 
 

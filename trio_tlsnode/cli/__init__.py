@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from .. import __version__
-from . import connect, demo, serve
+from . import connect, demo, inspect, serve
 
 __all__ = ["main"]
 
@@ -29,4 +29,5 @@ def main() -> None:
 
 main.add_command(connect.connect)
 main.add_command(demo.demo)
+main.add_command(inspect.inspect)
 main.add_command(serve.serve)

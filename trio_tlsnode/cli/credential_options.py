@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # The library reads these files, and tells what is wrong with them.
 FILE: Final = click.Path(path_type=Path)
 # How the library's errors call what these options are for: "ca=", "ca=[...]".
-_ARGUMENT: Final = re.compile(r"\b(ca|cert|key|passphrase)=(?:\[\.\.\.\])?(?![\w[])")
+_ARGUMENT: Final = re.compile(r"\b(ca|cert|key|passphrase|starttls)=(?:\[\.\.\.\])?(?![\w[])")
 
 
 def credential_options(command: Command) -> Command:

@@ -18,6 +18,7 @@ from .. import (
 )
 from .credential_options import in_options
 from .description import error_rows
+from .report import JSONOutput
 from .terminal import print_line, print_rows, terminal
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class ExitStatus(enum.IntEnum):
     """The peer speaks no TLS, broke it, refused us, or has nothing in common with us."""
     TIMEOUT = 5
     """Something took too long."""
+    ATTENTION = 6
+    """Nothing has failed, but something should be done: a weakness, or a certificate that is due."""
     INTERRUPTED = 130
     """Ctrl-C, by the shells' convention."""
 
@@ -59,12 +62,15 @@ def exit_status(error: BaseException) -> ExitStatus | None:
     return next((status for cls, status in _STATUSES if isinstance(error, cls)), None)
 
 
-def run(main: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) -> T:
+def run(
+    main: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments, json: JSONOutput | None = None
+) -> T:
     """Run a command's coroutine and return its result.
 
     Args:
         main: The coroutine function.
         args: Its arguments.
+        json: Where to tell of a failure as JSON, if not in words.
 
     Raises:
         SystemExit: it was interrupted, or failed of what a command may fail of, which is told before.
@@ -78,8 +84,13 @@ def run(main: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments) ->
         statuses = [exit_status(leaf) for leaf in leaves]
         if None in statuses:
             raise
-        _tell(leaves[0])
-        raise SystemExit(statuses[0]) from None
+        status = statuses[0]
+        assert status is not None
+        if json is None:
+            tell(leaves[0])
+        else:
+            json.failure(leaves[0], status)
+        raise SystemExit(status) from None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -90,7 +101,12 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _tell(error: BaseException) -> None:
+def tell(error: BaseException) -> None:
+    """Print an error, and what is known of it, on the standard error output.
+
+    Args:
+        error: The error.
+    """
     console = terminal(stderr=True)
     text = in_options(str(error)) if isinstance(error, ConfigurationError) else str(error)
     if isinstance(error, OSError) and not isinstance(error, TLSError):

@@ -55,21 +55,33 @@ def print_line(console: Console, *parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*((printable(text), style) for text, style in styled)), soft_wrap=True)
 
 
-def print_rows(console: Console, rows: Iterable[Row]) -> None:
+def print_text(console: Console, text: str, style: str = "") -> None:
+    """Print a text, folded to the width of the console.
+
+    Args:
+        console: Where to.
+        text: The text.
+        style: How it looks.
+    """
+    console.print(Text("\n".join(_folded(text, console.width)), style=style), soft_wrap=True)
+
+
+def print_rows(console: Console, rows: Iterable[Row], style: str = "dim") -> None:
     """Print labels and what they label, indented, each folded to the width of the console.
 
     Args:
         console: Where to.
         rows: The labels and values.
+        style: How the labels look.
     """
     indent = _LABEL_WIDTH + 4
     for label, value in rows:
-        # What is longer than a line, such as a fingerprint, stays in one piece: it is there to be copied.
-        lines = textwrap.wrap(
-            printable(value),
-            max(console.width - indent, _MIN_WIDTH),
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-        text = f"\n{' ' * indent}".join(lines)
-        console.print(Text.assemble((f"  {label:{_LABEL_WIDTH}}  ", "dim"), text), soft_wrap=True)
+        text = f"\n{' ' * indent}".join(_folded(value, console.width - indent))
+        console.print(Text.assemble((f"  {label:{_LABEL_WIDTH}}  ", style), text), soft_wrap=True)
+
+
+def _folded(text: str, width: int) -> list[str]:
+    # What is longer than a line, such as a fingerprint, stays in one piece: it is there to be copied.
+    return textwrap.wrap(
+        printable(text), max(width, _MIN_WIDTH), break_on_hyphens=False, break_long_words=False
+    )

@@ -2,14 +2,19 @@
 // Runs scenarios with Node's tls on both sides, one after the other: what happened to each side comes out.
 //
 // In:  { scenarios: [{ server, client, talk, times, look }], contents: { name: base64 } }
-// Out: [{ server, client }], each with `events` in their order, and `facts` once it was secure; or `refused`.
+// Out: [{ server, client }], each with `events` in their order, and `facts` once it was secure.
 
 const net = require('net');
 const tls = require('tls');
 
-const PATIENCE = 2000;
+const PATIENCE = 10000;
+// For who never says anything, and may wait for ever.
+const LITTLE_PATIENCE = 500;
 // What a server may still have to say once its client is gone.
-const AFTERWARDS = 300;
+const AFTERWARDS = 3000;
+
+// Of what is larger, its length will do.
+const SMALL = 100;
 
 const { scenarios, contents } = JSON.parse(require('fs').readFileSync(0));
 
@@ -103,7 +108,7 @@ class Side {
     this.result = { events: [] };
     this.closed = new Promise((resolve) => { this.hasClosed = resolve; });
     this.ended = new Promise((resolve) => { this.hasEnded = resolve; });
-    this.digest = 0;
+    this.received = '';
   }
 
   note(event) {
@@ -112,16 +117,15 @@ class Side {
 
   follow(socket) {
     socket.on('data', (data) => {
-      if (!this.digest) this.note('data');
-      this.digest += data.length;
-      this.text = (this.text || '') + (data.length < 100 ? data : '');
+      if (!this.received) this.note('data');
+      this.received += data.toString('latin1');
     });
     // An end before the connection is secure, or after an error, is none of data.
     socket.on('end', () => { if (this.result.facts && !this.failed) this.note('end'); this.hasEnded(); });
     socket.on('error', (error) => { this.failed = true; this.note(`error ${codeOf(error)}`); });
     socket.on('close', () => {
       this.note('close');
-      if (this.digest) this.result.received = this.digest < 100 ? this.text : this.digest;
+      if (this.received) this.result.received = this.received.length < SMALL ? this.received : this.received.length;
       this.hasEnded();
       this.hasClosed();
     });
@@ -173,28 +177,34 @@ function rawServer(text) {
   });
 }
 
-function tlsServer(scenario, server, side, keylog) {
-  let made;
+// `current` returns the side that the next connection belongs to.
+function tlsServer(scenario, server, current, keylog) {
+  const serve = (socket) => {
+    const side = current();
+    side.follow(socket);
+    side.act(socket, scenario.talk.server);
+  };
   if (scenario.talk.transport) {
     // The TLS socket is made by hand, so that its transport can be cut.
     const secureContext = tls.createSecureContext(optionsOf(server));
-    made = net.createServer((transport) => {
+    return net.createServer((transport) => {
       const socket = new tls.TLSSocket(transport, { isServer: true, secureContext });
       socket.transport = transport;
       transport.on('error', () => {});
+      socket.on('secure', () => current().secure(socket, 'secureConnection'));
       serve(socket);
     });
-  } else {
-    made = tls.createServer(optionsOf(server), (socket) => { side.secure(socket, 'secureConnection'); serve(socket); });
-    for (const [pattern, context] of server.contexts || []) made.addContext(pattern, tls.createSecureContext(optionsOf(context)));
-    made.on('tlsClientError', (error) => { side.note(`tlsClientError ${codeOf(error)}`); side.hasClosed(); });
-    if (keylog) made.on('keylog', (line) => keylog.push(line.toString().split(' ')[0]));
   }
-  function serve(socket) {
-    if (socket.transport) socket.on('secure', () => side.secure(socket, 'secureConnection'));
-    side.follow(socket);
-    side.act(socket, scenario.talk.server);
-  }
+  const made = tls.createServer(optionsOf(server), (socket) => {
+    current().secure(socket, 'secureConnection');
+    serve(socket);
+  });
+  for (const [pattern, context] of server.contexts || []) made.addContext(pattern, tls.createSecureContext(optionsOf(context)));
+  made.on('tlsClientError', (error) => {
+    current().note(`tlsClientError ${codeOf(error)}`);
+    current().hasClosed();
+  });
+  if (keylog) made.on('keylog', (line) => keylog.push(line.toString().split(' ')[0]));
   return made;
 }
 
@@ -216,10 +226,10 @@ function tlsClient(scenario, client, port, session, side) {
     side.secure(socket, 'secureConnect');
     if (!side.acting) side.acting = side.act(socket, scenario.talk.client);
   });
+  if (scenario.look.includes('sessions')) side.result.sessions = 0;
   socket.on('session', (made) => {
     side.session = made;
-    side.sessions = (side.sessions || 0) + 1;
-    if (scenario.look && scenario.look.includes('sessions')) side.result.sessions = side.sessions;
+    if (scenario.look.includes('sessions')) side.result.sessions++;
   });
   side.follow(socket);
 }
@@ -235,48 +245,45 @@ async function connection(scenario, port, session) {
     side.refused = true;
     side.hasClosed();
   }
-  if (!await within(PATIENCE, side.closed)) side.note('never closed');
+  if (!await within(client.raw === '' ? LITTLE_PATIENCE : PATIENCE, side.closed)) side.note('never closed');
   return side;
 }
 
-const listening = (server, where) => new Promise((resolve) => { server.listen(where, '127.0.0.1', resolve); });
+const listening = (server) => new Promise((resolve) => {
+  server.listen(0, '127.0.0.1', () => resolve(server.address().port));
+});
+
+async function closedPort() {
+  const probe = net.createServer();
+  const port = await listening(probe);
+  await new Promise((resolve) => { probe.close(resolve); });
+  return port;
+}
 
 async function run(scenario) {
-  scenario.looks = [...ALWAYS, ...(scenario.look || []).filter((name) => LOOKS[name])];
-  const looksAt = (name) => (scenario.look || []).includes(name);
-  const keylog = looksAt('keylog') ? [] : null;
-  const { server: options } = scenario;
-  let server;
-  let port = scenario.port;
+  const { server: options, look } = scenario;
+  scenario.looks = [...ALWAYS, ...look.filter((name) => LOOKS[name])];
+  const keylog = look.includes('keylog') ? [] : null;
+  const isTLS = options && !('raw' in options);
   let side = new Side(scenario.looks);
-  const current = { note: (event) => side.note(event), follow: (socket) => side.follow(socket), secure: (...all) => side.secure(...all), act: (...all) => side.act(...all), hasClosed: () => side.hasClosed() };
-  if (options) {
-    try {
-      server = 'raw' in options ? rawServer(options.raw) : tlsServer(scenario, options, current, keylog);
-    } catch (error) {
-      return { server: { events: [`refused ${codeOf(error)}`] }, client: null };
-    }
-    await listening(server, 0);
-    ({ port } = server.address());
-  } else if (port === undefined) {
-    // A port on which nobody listens.
-    const probe = net.createServer();
-    await listening(probe, 0);
-    ({ port } = probe.address());
-    await new Promise((resolve) => { probe.close(resolve); });
+  let server;
+  try {
+    if (options) server = isTLS ? tlsServer(scenario, options, () => side, keylog) : rawServer(options.raw);
+  } catch (error) {
+    return { server: { events: [`refused ${codeOf(error)}`] }, client: null };
   }
+  const port = await (server ? listening(server) : closedPort());
   let client;
   let session;
-  for (let time = 0; time < (scenario.times || 1); time++) {
-    if (time) side = new Side(scenario.looks);
+  for (let time = 0; time < scenario.times; time++) {
+    side = new Side(scenario.looks);
     client = await connection(scenario, port, session);
-    ({ session } = client);
-    if (server && !('raw' in options) && !client.refused) await within(AFTERWARDS, side.closed);
+    session = client.session || session;
+    if (isTLS && !client.refused) await within(AFTERWARDS, side.closed);
   }
   if (server) server.close();
-  const outcome = { server: options && !('raw' in options) && !client.refused ? side.result : null, client: client.result };
-  if (keylog) outcome.keylog = keylog;
-  return outcome;
+  const outcome = { server: isTLS && !client.refused ? side.result : null, client: client.result };
+  return keylog ? { ...outcome, keylog } : outcome;
 }
 
 (async () => {
