@@ -152,13 +152,13 @@ async def test_a_message_that_has_come_in_part_is_waited_for_before_data_is_sent
         received.append(await server.receive_some())
 
     async with trio.open_nursery() as nursery:
-        await left.send_all(made.record(HANDSHAKE, update[:2]))
+        await left.send_all(made.record(HANDSHAKE, update[:4]))
         nursery.start_soon(receive)
         await wait_all_tasks_blocked()
         nursery.start_soon(server.send_all, b"waits")
         await wait_all_tasks_blocked()
         assert server.statistics().plaintext_sent == 0
-        await left.send_all(made.record(HANDSHAKE, update[2:]))
+        await left.send_all(made.record(HANDSHAKE, update[4:]))
         await wait_all_tasks_blocked()
         assert server.statistics().plaintext_sent == 5
         assert await client.receive_some() == b"waits"
@@ -173,12 +173,14 @@ async def test_who_only_sends_reads_on_by_itself() -> None:
     left, right = socket_pair()
     client, server, made = await handmade_pair((left, right))
     async with trio.open_nursery() as nursery:
-        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[:2]))
-        with trio.move_on_after(0.01):
-            await server.receive_some()
+        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[:4]))
+        async with trio.open_nursery() as receiving:
+            receiving.start_soon(server.receive_some)
+            await wait_all_tasks_blocked()
+            receiving.cancel_scope.cancel()
         nursery.start_soon(server.send_all, b"waits")
         await wait_all_tasks_blocked()
-        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[2:]) + b"\x17")
+        await left.send_all(made.record(HANDSHAKE, UPDATE_REQUESTED[4:]) + b"\x17")
     assert await client.receive_some() == b"waits"
     for stream in (client, server):
         await trio.aclose_forcefully(stream)

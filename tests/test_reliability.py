@@ -1,4 +1,4 @@
-"""What `benchmarks.reliability` promises, in small: nothing is left of many connections; and its commands work."""
+"""What `benchmarks.reliability` measures, in small: nothing is left of many connections; and its commands."""
 
 from __future__ import annotations
 
@@ -68,13 +68,12 @@ async def test_memory_does_not_grow_with_the_connections(traced: None, nursery: 
         return memory()
 
     once = 3 * len(MISDEEDS)
-    # What a program makes once, and what a context keeps of its latest sessions.
-    before = await some(4 * once)
+    before = await some(2 * once)
     after = await some(2 * once)
-    # The loop's own record of what is in its deques varies by so much.
-    assert after - before < 4096
+    # The least part of a connection has more; what was there before it was traced is replaced by and by.
+    assert (after - before) / (2 * once) < 128
     assert len(connections) == 0
-    assert sum(server.statistics().failed.values()) == 2 * once
+    assert sum(server.statistics().failed.values()) == 4 * once // 3
 
 
 async def test_a_thousand_kept_errors_take_less_than_ten_megabytes(
@@ -113,7 +112,7 @@ def test_quantiles_are_those_of_the_round_trips() -> None:
 
 COMMANDS = {
     "storm": (["--clients", "20", "--pingers", "2", "--within", "0.1", "--quiet", "0.1"], "| 20 | 0 |"),
-    "slow": (["--connections", "10", "--timeout", "0.5"], "| read nothing | 10 |"),
+    "slow": (["--connections", "10", "--timeout", "0.5", "--kind", "read nothing"], "| read nothing | 10 |"),
     "late": (["--peers", "16"], "| ERR_TLS_SESSION_ATTACK | 2 |"),
     "reload": (["--reloads", "4"], "| failed | 0 |"),
 }
@@ -137,7 +136,7 @@ def test_a_command_prints_a_table_and_no_promise_is_broken(
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="what is used is read from /proc")
 def test_the_soak_counts_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """So few connections say nothing of the slope, which may be called broken here."""
-    main(["soak", "--connections", "150"])
+    main(["soak", "--connections", "150", "--kept-errors", "30"])
     output = capsys.readouterr().out
     assert "| failures told of | 50 |" in output
     assert "| open files, more than before | 0 |" in output

@@ -1,4 +1,4 @@
-"""request_starttls: the plaintext part of SMTP, IMAP, POP3 and PostgreSQL, and servers that go astray in it."""
+"""request_starttls: the plaintext part of SMTP, IMAP, POP3, PostgreSQL, and servers that go astray in it."""
 
 from __future__ import annotations
 

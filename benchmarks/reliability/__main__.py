@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kind", nargs="+", choices=slow.KINDS, default=list(slow.KINDS), metavar="KIND")
     command = commands.add_parser("soak", help="very many connections, a third failing")
     command.add_argument("--connections", type=int, default=50_000)
+    command.add_argument("--kept-errors", type=int, default=1000)
     command = commands.add_parser("late", help="peers that misbehave after the handshake")
     command.add_argument("--peers", type=int, default=10_000)
     command = commands.add_parser("reload", help="new credentials while clients connect")
@@ -86,7 +87,7 @@ async def _slow(options: Any) -> _Outcome:
 
 
 async def _soak(options: Any) -> _Outcome:
-    result = await soak.soak(connections=options.connections)
+    result = await soak.soak(connections=options.connections, kept=options.kept_errors)
     return soak.report(result), soak.broken(result)
 
 

@@ -19,6 +19,7 @@ from benchmarks.runner import cores
 
 _ROOT: Final = Path(__file__).parents[2]
 _PATIENCE: Final = 120.0
+_GLANCE: Final = 0.01
 
 
 class ProcessFailedError(Exception):
@@ -86,7 +87,7 @@ class Server:
         with trio.move_on_after(patience) as scope:
             # Another process, which tells nothing by itself.
             while not is_so((await self.ask("usage"))["statistics"]):  # noqa: ASYNC110
-                await trio.sleep(0.05)
+                await trio.sleep(_GLANCE)
         return not scope.cancelled_caught
 
     async def until_open(self, number: int, patience: float) -> bool:

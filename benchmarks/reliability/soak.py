@@ -22,7 +22,6 @@ _SAMPLES: Final = 50
 _PATIENCE: Final = 60.0
 # Before that share of the connections, the allocator still looks for its shape.
 _WARM_UP: Final = 0.2
-_KEPT_ERRORS: Final = 1000
 # What counts as no growth, in bytes for each connection: 1.6 MB over 50,000.
 _MOST_SLOPE: Final = 32.0
 _MOST_FOR_KEPT: Final = 10_000_000
@@ -86,8 +85,13 @@ def slope(samples: Sequence[Sample]) -> float:
     return sum((sample.connections - mean_x) * (sample.memory - mean_y) for sample in samples) / below
 
 
-async def soak(*, connections: int) -> Result:
-    """Open so many connections, and look at what is left.  A third of them fail."""
+async def soak(*, connections: int, kept: int) -> Result:
+    """Open so many connections, a third of which fail, and look at what is left.
+
+    Args:
+        connections: How many.
+        kept: How many errors are kept to see what they take.
+    """
     started = time.perf_counter()
     async with open_server(client_error_limit=1, collects_garbage=False) as server:
         trust = trust_in((server.directory / "ca.pem").read_bytes())
@@ -112,20 +116,20 @@ async def soak(*, connections: int) -> Result:
         files=after["files"] - before["files"],
         ssl=after["ssl"],
         garbage=garbage,
-        kept=await kept_errors(),
+        kept=await kept_errors(kept),
         statistics_cost=cost,
         seconds=time.perf_counter() - started,
     )
 
 
-async def kept_errors() -> int:
-    """Return what 1,000 errors take in memory that nobody has fetched, in bytes."""
-    async with open_server(client_error_limit=_KEPT_ERRORS, traces_memory=True) as server:
+async def kept_errors(number: int) -> int:
+    """Return what 1,000 errors take in memory that nobody has fetched, in bytes, after keeping some."""
+    async with open_server(client_error_limit=number, traces_memory=True) as server:
         trust = trust_in((server.directory / "ca.pem").read_bytes())
-        await _some(server, 0, _KEPT_ERRORS, trust, fails_each=1)
+        await _some(server, 0, number, trust, fails_each=1)
         await _settled(server)
         kept = await server.ask("kept_errors")
-        return int(kept["bytes"] / kept["number"] * _KEPT_ERRORS)
+        return int(kept["bytes"] / kept["number"] * 1000)
 
 
 async def _settled(server: Server) -> dict[str, Any]:

@@ -7,12 +7,12 @@ translated here; what comes out is what happened to each side, in its order, in 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 import socket
 import subprocess
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,33 +52,25 @@ class Scenario(NamedTuple):
     look: list[str]
 
 
-def _scenarios() -> list[Scenario]:
-    found = []
+def _scenarios() -> Iterator[Scenario]:
     for area, rows in TABLE["scenarios"].items():
         for name, row in rows.items():
-            server = (
-                {**TABLE["server"], **row.get("server", {})} if row.get("server", {}) is not None else None
+            yield Scenario(
+                name=f"{area}: {name}",
+                server=_side("server", row),
+                client=_side("client", row) or {},
+                talk=TABLE["talks"][row.get("talk", "greeting")],
+                times=row.get("times", 1),
+                look=row.get("look", []),
             )
-            if server is not None and "raw" in server:
-                server = {"raw": server["raw"]}
-            client = row.get("client", {})
-            client = client if "raw" in client else {**TABLE["client"], **client}
-            found.append(
-                Scenario(
-                    name=f"{area}: {name}",
-                    server=None if server is None else _set(server),
-                    client=_set(client),
-                    talk=TABLE["talks"][row.get("talk", "greeting")],
-                    times=row.get("times", 1),
-                    look=row.get("look", []),
-                )
-            )
-    return found
 
 
-def _set(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options without those that a scenario takes back."""
-    return {name: value for name, value in options.items() if value != "unset"}
+def _side(side: str, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the options of one side: those of all scenarios, but for what this one has otherwise."""
+    own = row.get(side, {})
+    if own is None or "raw" in own:
+        return own
+    return {name: value for name, value in {**TABLE[side], **own}.items() if value != "unset"}
 
 
 SCENARIOS = {scenario.name: scenario for scenario in _scenarios()}
@@ -86,46 +78,42 @@ SCENARIOS = {scenario.name: scenario for scenario in _scenarios()}
 
 # Keys, certificates and other contents by their names
 
-
-PARTIES = [*("ca1", "ca2", "ca3", "ca4", "ca5", "agent1", "agent2", "agent3", "agent4", "agent5")]
-PARTIES += ["agent6", "agent10", "ec10", "ec", "rsa_cert"]
-ISSUED = {
-    "expired": default_authority().expired("localhost"),
-    "early": default_authority().not_yet_valid("localhost"),
-}
+_PARTIES = ("ca1", "ca2", "ca3", "ca5", "agent1", "agent2", "agent3", "agent4", "agent5")
+_PARTIES += ("agent6", "agent10", "ec10", "ec", "rsa_cert")
 
 
-def _contents() -> dict[str, bytes]:
+@functools.cache
+def shown() -> dict[str, dict[str, Any]]:
+    """Return what the option "show" stands for; as an object, a key of RSA takes less time."""
+    issued = {"expired": default_authority().expired, "early": default_authority().not_yet_valid}
+    ours = {name: {**issue("localhost").options} for name, issue in issued.items()}
+    return {name: party(name).options for name in _PARTIES} | ours
+
+
+@functools.cache
+def contents() -> dict[str, bytes]:
     """Return all contents that scenarios name."""
     found = {"authority": default_authority().ca}
-    for name in PARTIES:
-        one = party(name)
-        found |= {name: one.single, f"{name}.key": one.key_pem, f"{name}.cert": one.cert}
-    for name, issued in ISSUED.items():
-        found |= {f"{name}.key": issued.key, f"{name}.cert": issued.cert}
+    for name, options in shown().items():
+        found |= {f"{name}.key": options["key"], f"{name}.cert": options["cert"]}
+    for name in _PARTIES:
+        found |= {name: party(name).single, f"{name}.key": party(name).key_pem}
     return found | {
-        "agent6.single": party("agent6").single,
         "agent1.pfx": party("agent1").pfx(b"sample", "ca1"),
         "crl of agent3": crl("ca2", "agent3"),
         "crl of agent4": crl("ca2", "agent4"),
         "dh2048": DHGroup.ffdhe(2048).pem(),
-        "dh3072": DHGroup.ffdhe(3072).pem(),
         "junk dh": b"-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n",
         "junk cert": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         "junk": b"junk",
     }
 
 
-CONTENTS = _contents()
-# What the option "show" stands for here; as an object, a key of RSA takes less time.
-SHOWN = {name: party(name).options for name in PARTIES} | {name: one.options for name, one in ISSUED.items()}
-
-
 def run_node(node: str) -> dict[str, Outcome]:
     """Return what comes out of each scenario when both sides are Node's."""
     told = {
         "scenarios": [scenario._asdict() for scenario in SCENARIOS.values()],
-        "contents": {name: base64.b64encode(content).decode() for name, content in CONTENTS.items()},
+        "contents": {name: base64.b64encode(content).decode() for name, content in contents().items()},
     }
     done = subprocess.run(
         [node, _SCRIPT], input=json.dumps(told), capture_output=True, text=True, check=False, timeout=60
@@ -143,7 +131,7 @@ _MILLISECONDS = {"handshakeTimeout"}
 
 def _resolved(value: Any) -> Any:
     if isinstance(value, str):
-        return CONTENTS[value[1:]] if value.startswith("$") else value
+        return contents()[value[1:]] if value.startswith("$") else value
     if isinstance(value, list):
         return [_resolved(each) for each in value]
     if isinstance(value, dict):
@@ -155,9 +143,9 @@ def _options(given: dict[str, Any], *, server_side: bool = True) -> dict[str, An
     made: dict[str, Any] = {}
     for name, value in given.items():
         if name == "show":
-            made |= SHOWN[value]
+            made |= shown()[value]
         elif name == "trust":
-            made["ca"] = [CONTENTS[each] for each in value]
+            made["ca"] = [contents()[each] for each in value]
         elif name in _CALLBACKS and isinstance(value, dict):
             made[_NAMES.get(name, "check_server_identity")] = _CALLBACKS[name](value, server_side)
         elif name not in ("contexts", "allowHalfOpen"):
@@ -339,9 +327,6 @@ class Side:
             self._received += data
         self.note("end")
 
-    async def _close(self, stream: TLSStream) -> None:
-        await stream.aclose()
-
     async def _cut(self, stream: TLSStream) -> None:
         await trio.aclose_forcefully(stream.transport_stream)
 
@@ -386,7 +371,7 @@ async def _run_before_raw_server(scenario: Scenario) -> Outcome:
         await transport.send_all(text.encode())
 
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        (listener,) = await nursery.start(functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         side = await _connection(scenario, listener.socket.getsockname()[1], None)
         nursery.cancel_scope.cancel()
     return {"server": None, "client": side.result}

@@ -239,7 +239,7 @@ REFUSALS = [
         what="sni-callback",
         role="server",
         code="ERR_TLS_CALLBACK",
-        alert=tls.Alert.internal_error,
+        alert=tls.Alert.unrecognized_name,
         options={"sni_callback": lambda name: 1 // 0},
     ),
     Refusal(

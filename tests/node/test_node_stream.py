@@ -16,7 +16,7 @@ from trio_tlsnode import SecureContext, TLSServer, TLSStream, wrap_client
 from trio_tlsnode.testing import RecordingStream
 
 MEBIBYTE = 1 << 20
-TRUSTING = {"ca": trust("rsa_cert")}
+TRUSTING: dict[str, Any] = {"ca": trust("rsa_cert")}
 LOCALHOST = party("rsa_cert").options
 
 
@@ -123,7 +123,7 @@ async def test_writes_arrive_in_the_order_in_which_they_were_done(version: str) 
 @pytest.mark.node("test-tls-zero-clear-in.js")
 @in_both_versions
 async def test_sending_nothing_before_the_handshake_is_no_error(version: str, nursery: trio.Nursery) -> None:
-    only = {"min_version": version, "max_version": version}
+    only: dict[str, Any] = {"min_version": version, "max_version": version}
     left, right = memory_stream_pair()
     client = TLSStream(left, SecureContext(**TRUSTING, **only), host="localhost")
     server = TLSStream(right, SecureContext(**LOCALHOST), server_side=True)

@@ -49,7 +49,7 @@ const CALLBACKS = {
   },
 };
 
-function optionsOf({ show, trust, contexts, raw, ...options }) {
+function optionsOf({ show, trust, contexts, ...options }) {
   const made = {};
   if (show) Object.assign(made, resolved({ key: `$${show}.key`, cert: `$${show}.cert` }));
   if (trust) made.ca = resolved(trust.map((name) => `$${name}`));
@@ -150,9 +150,8 @@ const VERBS = {
   fill: (socket, size) => new Promise((resolve) => { socket.write(Buffer.alloc(size), resolve); }),
   end: (socket) => { socket.end(); },
   read: (socket, _, side) => side.ended,
-  close: (socket) => { socket.end(); socket.destroySoon(); },
   // Ends the transport without a goodbye.
-  cut: (socket) => { (socket.transport || socket).destroy(); },
+  cut: (socket) => { socket.transport.destroy(); },
   disable: (socket) => { socket.disableRenegotiation(); },
   renegotiate: (socket, _, side) => new Promise((resolve) => {
     const begun = socket.renegotiate({ rejectUnauthorized: false }, (error) => {
@@ -163,9 +162,9 @@ const VERBS = {
   }),
 };
 
-const within = (time, ...promises) => new Promise((resolve) => {
+const within = (time, promise) => new Promise((resolve) => {
   const timer = setTimeout(() => resolve(false), time);
-  Promise.all(promises).then(() => { clearTimeout(timer); resolve(true); });
+  promise.then(() => { clearTimeout(timer); resolve(true); });
 });
 
 // Servers and clients
