@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import matplotlib.font_manager  # noqa: F401 - lists the fonts, and would tell so within a notebook
+from sphinx.application import Sphinx
 
-from trio_tlsnode import __version__
+from trio_tlsnode import Address, __version__
 
 project = "trio_tlsnode"
 author = "The trio_tlsnode developers"
@@ -44,3 +45,11 @@ html_theme = "furo"
 html_title = f"trio_tlsnode {version}"
 html_static_path = ["_static"]
 html_css_files = ["notebooks.css"]
+
+
+def setup(app: Sphinx) -> None:
+    """Leave out what would be said twice: the fields of a named tuple are in the docstring of its class."""
+    field = type(Address.host)
+    app.connect(
+        "autodoc-skip-member", lambda _app, _what, _name, obj, *_: True if type(obj) is field else None
+    )

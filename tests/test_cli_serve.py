@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,8 @@ from trio_tlsnode.cli.serve import Service, serve_until_asked
 from trio_tlsnode.testing import Authority, tls_pair
 
 pytestmark = pytest.mark.feature("G5")
+
+ROOT = Path(__file__).parent.parent
 
 
 class Running:
@@ -177,6 +181,87 @@ async def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     async with stream:
         with pytest.raises(tls.TruncationError):
             await stream.receive_some()
+
+
+@contextlib.asynccontextmanager
+async def process(folder: Path, *options: str) -> AsyncIterator[tuple[trio.Process, Callable[[str], Any]]]:
+    """Run the command until it ends; give its process, and what waits for the line with a text."""
+    command = [sys.executable, "-m", "trio_tlsnode.cli", "serve", "--port", "0", "--authority", str(folder)]
+    said = b""
+    running = await trio.lowlevel.open_process([*command, *options], cwd=ROOT, stdout=subprocess.PIPE)
+
+    async def line_with(text: str) -> str:
+        nonlocal said
+        assert running.stdout is not None
+        while not (lines := [line for line in said.decode().splitlines(keepends=True) if text in line]):
+            data = await running.stdout.receive_some()
+            assert data, f"{text!r} was not said after {said!r}"
+            said += data
+        return lines[0].strip()
+
+    try:
+        with trio.fail_after(20):
+            yield running, line_with
+            await running.wait()
+    finally:
+        if running.poll() is None:
+            running.kill()
+            await running.wait()
+        assert running.stdout is not None
+        await running.stdout.aclose()
+
+
+async def connect_to(line_with: Callable[[str], Any], folder: Path) -> tls.TLSStream:
+    port = int((await line_with("Serving an echo on")).partition(",")[0].rpartition(":")[2])
+    return await tls.connect("localhost", port, ca=folder / "ca.pem")
+
+
+@pytest.mark.feature("B5")
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+async def test_the_process_that_is_asked_to_end_answers_what_was_asked_of_it_and_exits_with_0(
+    asked: signal.Signals, tmp_path: Path
+) -> None:
+    # More than fits into the kernel's buffers both ways: the server is in the middle of it.
+    request = bytes(range(256)) * 65536
+    answer = bytearray()
+    async with process(tmp_path, "--grace", "15") as (running, line_with):
+        stream = await connect_to(line_with, tmp_path)
+
+        async def ask() -> None:
+            await stream.send_all(request)
+            await stream.send_eof()
+
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            answer += await stream.receive_some()
+            running.send_signal(asked)
+            await line_with("Closing; open connections: 1")
+            address = stream.remote_address
+            assert address is not None
+            # It says so just before it does so.
+            with pytest.raises(OSError, match="failed"):
+                while True:
+                    await trio.aclose_forcefully(await trio.open_tcp_stream("127.0.0.1", address.port))
+            # It ends with a goodbye, or this would be a TruncationError.
+            async for data in stream:
+                answer += data
+    assert answer == request
+    assert running.returncode == ExitStatus.OK
+
+
+@pytest.mark.feature("B5")
+async def test_the_process_that_is_asked_twice_ends_at_once_and_exits_with_0(tmp_path: Path) -> None:
+    async with process(tmp_path, "--grace", "1000") as (running, line_with):
+        stream = await connect_to(line_with, tmp_path)
+        assert await exchange(stream, b"hello") == b"hello"
+        running.send_signal(signal.SIGTERM)
+        await line_with("Closing; open connections: 1")
+        assert await exchange(stream, b"still there?") == b"still there?"
+        running.send_signal(signal.SIGTERM)
+        async with stream:
+            with pytest.raises(tls.TruncationError):
+                await stream.receive_some()
+    assert running.returncode == ExitStatus.OK
 
 
 # Its authority

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import logging
@@ -10,10 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
 from benchmarks.reliability.clients import trust_in
@@ -22,6 +24,8 @@ from trio_tlsnode._openssl.callbacks import connections
 from trio_tlsnode.testing import MemoryListener, default_authority
 
 pytestmark = pytest.mark.feature("B6")
+
+Handler = Callable[[tls.TLSStream], Awaitable[None]]
 
 ROOT = Path(__file__).parent.parent
 trust = trust_in(default_authority().ca)
@@ -84,6 +88,7 @@ async def test_a_misdeed_over_a_socket_ends_its_own_connection_and_is_told_of_on
     assert sum(server.statistics().failed.values()) == 1
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted by /proc")
 async def test_the_naive_handler_survives_all_of_them_at_once(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -117,4 +122,107 @@ async def test_the_naive_handler_survives_all_of_them_at_once(
     assert all(record.exc_info is None and record.getMessage().isprintable() for record in caplog.records)
     while server.statistics().open:
         await wait_all_tasks_blocked()
+    # The peers' own streams, which nobody has closed.
+    gc.collect()
     assert (len(os.listdir("/proc/self/fd")), len(connections)) == (files, ssl)
+
+
+# Defects of a handler's own
+
+
+def isolated() -> Callable[[Handler], Handler]:
+    """Return the decorator that the documentation shows."""
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    block = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    decorator: Callable[[Handler], Handler] = names["isolated"]
+    return decorator
+
+
+async def wrong(_stream: tls.TLSStream) -> None:
+    raise LookupError("a defect")
+
+
+async def wrong_in_the_background(stream: tls.TLSStream) -> None:
+    assert stream.nursery is not None
+    stream.nursery.start_soon(wrong, stream)
+    await echo(stream)
+
+
+async def wrong_upstream(_stream: tls.TLSStream) -> None:
+    upstream, nobody = memory_stream_pair()
+    await nobody.aclose()
+    await tls.wrap_client(upstream, context=trust())
+
+
+async def wrong_in_a_group(_stream: tls.TLSStream) -> None:
+    raise ExceptionGroup("several", [LookupError("a defect"), ExceptionGroup("more", [KeyError("another")])])
+
+
+DEFECTS = [wrong, wrong_in_the_background, wrong_upstream, wrong_in_a_group]
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+async def test_a_defect_ends_the_server_as_in_trio(defect: Handler, nursery: trio.Nursery) -> None:
+    server = tls.TLSServer(defect, SERVER)
+    client_end, server_end = memory_stream_pair()
+
+    async def connect() -> None:
+        with contextlib.suppress(tls.TLSError):
+            async with await tls.wrap_client(client_end, host="localhost", context=trust()) as client:
+                await client.receive_some()
+
+    nursery.start_soon(connect)
+    with pytest.raises(ExceptionGroup):
+        await server.handle(server_end)
+    assert not server.statistics().failed
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+async def test_a_defect_that_is_isolated_ends_its_own_connection(
+    defect: Handler, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(stream: tls.TLSStream) -> None:
+        await (defect if stream.alpn_protocol == "defect" else echo)(stream)
+
+    server = tls.TLSServer(isolated()(handler), SERVER, alpn_protocols=["defect"])
+    listener = MemoryListener()
+    await nursery.start(server.serve_listeners, [listener])
+    transport = await listener.connect()
+    async with await tls.wrap_client(
+        transport, host="localhost", context=trust(), alpn_protocols=["defect"]
+    ) as client:
+        assert await client.receive_some() == b""
+    await assert_serves(listener.connect)
+    assert not server.statistics().failed
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("my_server", logging.ERROR)
+    assert record.exc_info is not None
+
+
+@pytest.mark.parametrize("misdeed", [misdeed for misdeed in AFTER if not misdeed.needs_socket], ids=str)
+async def test_what_clients_do_wrong_to_an_isolated_handler_is_told_of_as_ever(
+    misdeed: Misdeed, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = tls.TLSServer(isolated()(echo), SERVER)
+    server.client_errors()
+    listener = MemoryListener()
+    await nursery.start(server.serve_listeners, [listener])
+    await commit(misdeed, await listener.connect(), trust)
+    (error,) = await failures(server)
+    assert error.code in misdeed.codes
+    assert not caplog.records
+    await assert_serves(listener.connect)
+
+
+async def test_cancelling_is_not_isolated(autojump_clock: MockClock) -> None:
+    server = tls.TLSServer(isolated()(echo), SERVER)
+    client_end, server_end = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, server_end)
+        await tls.wrap_client(client_end, host="localhost", context=trust())
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert server.statistics().open == 0
+    assert not server.statistics().failed

@@ -115,6 +115,7 @@ async def test_tls_1_2_names_its_curve() -> None:
     assert CIPHER_SUITES[found.cipher_suite or 0] == "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
 
 
+@pytest.mark.filterwarnings("ignore:DH parameter is less than 2048 bits")
 @pytest.mark.parametrize(("groups", "bits"), [((X25519,), 1024), ((X25519, 0x0100), 2048)])
 async def test_of_a_dhe_suite_the_size_of_the_group_is_read(groups: tuple[int, ...], bits: int) -> None:
     # The server's own group, unless the client names one of RFC 7919.

@@ -197,7 +197,7 @@ async def test_what_is_asked_for_before_it_runs_is_fetched_then(
         (lambda: b"<html>", "OCSP_RESP_INVALID"),
         # The clocks of others may be behind, ours says that it is over.
         (lambda: response(valid=dt.timedelta(0)), "the next response was due at"),
-        (lambda: bytes(64 * 1024 + 1), "an answer of more than 65536 bytes"),
+        (lambda: bytes(16 * 1024 + 1), "an answer of more than 16384 bytes"),
         (lambda: None, "TypeError"),
         (away, "nobody there"),
     ],
@@ -685,7 +685,7 @@ async def test_an_answer_is_read_up_to_its_limit(nursery: trio.Nursery, mock_clo
 
     stapler = await started(nursery, over_memory(answer))
     assert await stapler.fetch(CERTIFICATE, ISSUER) is None
-    assert error(stapler) == f"{URL}: ValueError('an answer of more than 65536 bytes')"
+    assert error(stapler) == f"{URL}: ValueError('an answer of more than 16384 bytes')"
     assert len(pieces) == 7
 
 

@@ -641,7 +641,7 @@ def test_statistics_count_what_was_asked_for() -> None:
 @pytest.mark.parametrize("option", ["max_sessions", "max_per_peer"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_limit_below_one_is_refused(option: str, value: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"{option} must be >= 1") as caught:
+    with pytest.raises(ConfigurationError, match=f"{option} must be at least 1") as caught:
         SessionCache(**{option: value})
     assert (caught.value.option, caught.value.code) == (option, "ERR_OUT_OF_RANGE")
 

@@ -40,6 +40,7 @@ from .defaults import check_text, defaults, trusted_by_default
 from .dh import DHGroup
 from .errors import ConfigurationError, ConfigurationTypeError
 from .option_names import refuse_unknown
+from .option_values import check_flag
 from .options import SSL_OP_NO_TICKET, SSL_OP_NO_TLSv1_3
 from .psk import PSKRole
 from .sessions import KEY_NAME_SIZE, Session
@@ -746,19 +747,6 @@ def _with_groups(required: tuple[str, ...], least: str, greatest: str) -> tuple[
 def _text(option: str, value: str | None) -> str | None:
     """Return a text option; None and the empty text mean that it is not set."""
     return None if value is None else check_text(option, value) or None
-
-
-def check_flag(option: str, value: bool) -> bool:
-    """Return an option that is on or off.
-
-    Raises:
-        ConfigurationTypeError: it is no bool: None would pass for "off", and switch off a verification.
-    """
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationTypeError(
-        f'The "options.{option}" property must be of type boolean. Received {value!r}', option=option
-    )
 
 
 def _bits(option: str, value: int | None) -> int:

@@ -10,7 +10,7 @@ from . import ca_store
 from ._openssl.ssl_ctx import VERSIONS
 from .credentials import TrustedOption
 from .errors import ConfigurationError, ConfigurationTypeError
-from .timeouts import check_seconds
+from .option_values import check_limit, check_seconds
 
 # Forward secrecy and AEAD first, then what else is strong; nothing anonymous, unencrypted or obsolete.
 _CORE_CIPHERS: Final = (
@@ -46,26 +46,6 @@ def check_text(option: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise ConfigurationError(
             f"The property 'options.{option}' must be of visible ASCII characters. Received {value!r}",
-            option=option,
-        )
-    return value
-
-
-def check_limit(option: str, value: int) -> int:
-    """Return how often something may happen: an int, possibly 0.
-
-    Raises:
-        ConfigurationTypeError: it is no int.
-        ConfigurationError: it is negative.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationTypeError(
-            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
-        )
-    if value < 0:
-        raise ConfigurationError(
-            f'The value of "options.{option}" is out of range. It must be >= 0. Received {value}',
-            code="ERR_OUT_OF_RANGE",
             option=option,
         )
     return value

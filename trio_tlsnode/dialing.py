@@ -18,8 +18,8 @@ import trio
 
 from .connect_errors import connect_error
 from .errors import ConfigurationError, ConfigurationTypeError
+from .option_values import check_seconds
 from .tcp_options import check_port
-from .timeouts import check_seconds
 
 Family = Literal["IPv4", "IPv6", 4, 6, 0]
 """An address family: by its name, or as Node.js has it, where 0 is both."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import ipaddress
 import time
 import weakref
 from collections import deque
@@ -39,8 +38,8 @@ from .alpn import (
 )
 from .certificates import Certificate
 from .client_hello import ClientHello, ClientHelloReader, MalformedClientHello, looks_like
-from .context import SecureContext, check_flag
-from .defaults import check_limit, defaults
+from .context import SecureContext
+from .defaults import defaults
 from .diagnosis import DIAGNOSES
 from .errors import (
     CallbackError,
@@ -56,15 +55,16 @@ from .errors import (
     ProtocolError,
     TruncationError,
 )
-from .identity import check_server_identity, to_ascii
+from .identity import check_server_identity
 from .info import ConnectionInfo, EphemeralKey
 from .keylog import KeyLog, key_log_sink
 from .ocsp import UNREADABLE_RESPONSE, OCSPMode, ocsp_problem
+from .option_values import check_callable, check_flag, check_limit, check_seconds, optional_callable
 from .psk import PreSharedKey, PSKRole, psk_identity, psk_session
 from .server_flight import accepts_early_data, ephemeral_dh_bits, uses_dhe
+from .server_names import client_names
 from .sessions import PeerChains, Session, named
 from .signature_algorithms import shared_signature_algorithms
-from .timeouts import check_seconds
 from .trace import Trace, handshake_trace
 
 if TYPE_CHECKING:
@@ -89,13 +89,10 @@ SessionCallback = Callable[[bytes], object]
 FindPSK = Callable[["TLSStream", bytes], PreSharedKey | None]
 """Finds the key of an identity that a client of TLS 1.2 names, or returns None."""
 
-_DEFAULT_HOST: Final = "localhost"
 # Node's: what it refuses is within reach of an attacker (Logjam).
 DEFAULT_MIN_DH_SIZE: Final = 1024
 # What OpenSSL says of a stapled response in which it can read nothing.
 _UNREADABLE_STAPLE: Final = "ERR_SSL_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE"
-# OpenSSL's TLSEXT_MAXLEN_host_name.
-_MAX_SNI: Final = 255
 # Decrypted while a handshake that we have asked for is waited for, in bytes, apart from the last read.
 _MOST_BACKLOG: Final = 1024 * 1024
 # What TLS 1.3 can derive at once is less.
@@ -314,7 +311,7 @@ class Engine(Connection):
             self.server_name: str | None = None
             self._reader = ClientHelloReader()
             return
-        self.server_name, self._identity = _names(host, server_name)
+        self.server_name, self._identity = client_names(host, server_name)
         self._min_dh_size = _dh_size(min_dh_size)
         self._on_ocsp_response = optional_callable("on_ocsp_response", on_ocsp_response)
         self._ocsp = _ocsp_mode(ocsp)
@@ -1553,41 +1550,6 @@ class Engine(Connection):
         return True
 
 
-def _names(host: str | None, server_name: str | None) -> tuple[str | None, str]:
-    """Return what a client sends as SNI, or None, and the name that it verifies."""
-    for option, value in (("host", host), ("server_name", server_name)):
-        if value is not None and not isinstance(value, str):
-            raise ConfigurationTypeError(f"{option} must be a str. Received {value!r}", option=option)
-    if server_name and _is_ip_address(server_name):
-        raise ConfigurationError(
-            f"server_name may not be an IP address: it is sent as SNI (RFC 6066). Received {server_name!r}",
-            option="server_name",
-        )
-    identity = server_name or host or _DEFAULT_HOST
-    if server_name == "" or _is_ip_address(identity):
-        return None, identity
-    try:
-        return _sni(identity), identity
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{identity!r} is no host name: {error}", option="server_name" if server_name else "host"
-        ) from error
-
-
-def _sni(name: str) -> str:
-    """Return a host name as it is sent.
-
-    Raises:
-        ValueError: it cannot be sent: OpenSSL would cut it off, or leave it out.
-    """
-    sent = to_ascii(name.removesuffix("."))
-    if not 1 <= len(sent) <= _MAX_SNI:
-        raise ValueError(f"it must have 1 to {_MAX_SNI} characters")
-    if not sent.isprintable() or " " in sent:
-        raise ValueError("it has a space or a control character")
-    return sent
-
-
 def verify_mode_for(request_cert: bool, reject_unauthorized: bool) -> int:
     """Return OpenSSL's bits for a server's demands on its clients' certificates.
 
@@ -1611,28 +1573,6 @@ def require_psk_suite(context: SecureContext) -> None:
         )
 
 
-def check_callable(option: str, value: object) -> None:
-    """Raise `ConfigurationTypeError` if an option cannot be called."""
-    if not callable(value):
-        raise ConfigurationTypeError(
-            # What was given instead may be a secret: a pre-shared key.
-            f'The "options.{option}" property must be of type function. '
-            f"Received an object of type {type(value).__name__}",
-            option=option,
-        )
-
-
-def optional_callable(option: str, value: T) -> T:
-    """Return an option that is None or can be called.
-
-    Raises:
-        ConfigurationTypeError: it is something else.
-    """
-    if value is not None:
-        check_callable(option, value)
-    return value
-
-
 def _ocsp_mode(value: OCSPMode | None) -> OCSPMode | None:
     if value in (None, "verify", "require"):
         return value
@@ -1652,17 +1592,6 @@ def _dh_size(value: int) -> int:
             option="min_dh_size",
         )
     return value
-
-
-def _is_ip_address(text: str) -> bool:
-    if ":" not in text and not text.removesuffix(".")[-1:].isdigit():
-        # Most names are told from an address by this, at a tenth of the cost.
-        return False
-    try:
-        ipaddress.ip_address(text.removesuffix(".").partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _not_tls(first_bytes: bytes, error: ConnectionFailed) -> ConnectionFailed:

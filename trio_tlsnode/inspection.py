@@ -43,13 +43,12 @@ from .hello_probe import (
 from .html_table import html_table
 from .iana import CIPHER_SUITES, SUPPORTED_GROUPS, VERSIONS, names
 from .info import ConnectionInfo
-from .limits import check_count
+from .option_values import check_count, check_seconds
 from .server_flight import uses_dhe
 from .sessions import Session
 from .starttls import StartTLSProtocol, check_starttls, request_starttls
 from .stream import TLSStream
 from .tcp_options import check_port
-from .timeouts import check_seconds
 from .trace import HandshakeTrace
 
 Resumption = Literal["ticket", "identifier", "refused", "none"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from .errors import ConfigurationError, ConfigurationTypeError
+from .option_values import check_count
 
 
 class Limit:
@@ -48,19 +48,3 @@ class Limit:
 
     async def __aexit__(self, *_exc: object) -> None:
         self.release()
-
-
-def check_count(option: str, value: int) -> int:
-    """Return a number of things, of which there is at least one.
-
-    Raises:
-        ConfigurationTypeError: it is no int.
-        ConfigurationError: it is less than 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationTypeError(f"{option} must be an int. Received {value!r}", option=option)
-    if value < 1:
-        raise ConfigurationError(
-            f"{option} must be at least 1. Received {value}", code="ERR_OUT_OF_RANGE", option=option
-        )
-    return value

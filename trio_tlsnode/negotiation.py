@@ -27,18 +27,18 @@ import trio
 from .alerts import Alert
 from .alpn import ALPNProtocols, no_application_protocol, parse_alpn_protocols, select_alpn_protocol
 from .certificates import Certificate
-from .context import SecureContext, check_flag
+from .context import SecureContext
 from .context_table import ContextTable
-from .defaults import check_limit
-from .engine import Engine, optional_callable, require_psk_suite, verify_mode_for
+from .engine import Engine, require_psk_suite, verify_mode_for
 from .errors import CallbackError, ConfigurationError, ConfigurationTypeError
 from .keylog import KeyLog, key_log_sink
 from .limits import Limit
 from .ocsp import is_ocsp_response
+from .option_values import check_flag, check_limit, check_seconds, optional_callable
 from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
 from .sessions import Session
 from .tickets import TicketGenerations
-from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts, check_seconds
+from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
 from .trace import HandshakeTrace, Trace
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .certificates import Certificate
-from .errors import CertificateError, ConfigurationError, ConfigurationTypeError, TLSError
+from .errors import CertificateError, ConfigurationTypeError, TLSError
 from .html_table import html_fields
 from .ocsp import fresh_until, ocsp_problem, ocsp_request, responder_urls
+from .option_values import check_callable, check_count
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +34,7 @@ logger = logging.getLogger("trio_tlsnode")
 
 # What one answer may take, in seconds and in bytes; most have less than a tenth of either.
 _TIMEOUT: Final = 10.0
-_LARGEST_RESPONSE: Final = 64 * 1024
+_LARGEST_RESPONSE: Final = 16 * 1024
 # A server with many names is no burden for its responder.
 _REQUESTS_AT_ONCE: Final = 8
 _REDIRECTS: Final = 3
@@ -126,19 +127,7 @@ class OCSPStapler:
         certificate_limit: int = 1000,
         clock: Callable[[], dt.datetime] = _now,
     ) -> None:
-        if isinstance(certificate_limit, bool) or not isinstance(certificate_limit, int):
-            raise ConfigurationTypeError(
-                f"certificate_limit must be an int. Received {certificate_limit!r}",
-                option="certificate_limit",
-            )
-        if certificate_limit < 1:
-            raise ConfigurationError(
-                f"certificate_limit must be at least 1. Received {certificate_limit}",
-                code="ERR_OUT_OF_RANGE",
-                option="certificate_limit",
-            )
-        if not callable(clock):
-            raise ConfigurationTypeError(f"clock must be callable. Received {clock!r}", option="clock")
+        check_callable("clock", clock)
         self._own_client: httpx.AsyncClient | None = None
         if callable(client):
             self._fetch: Fetch = client
@@ -147,7 +136,7 @@ class OCSPStapler:
             if client is None:
                 self._own_client = http_client
             self._fetch = functools.partial(_post, http_client)
-        self._limit = certificate_limit
+        self._limit = check_count("certificate_limit", certificate_limit)
         self._clock = clock
         self._requests = trio.Semaphore(_REQUESTS_AT_ONCE)
         # Those that were asked for longest ago come first.

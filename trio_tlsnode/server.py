@@ -23,15 +23,15 @@ from .addresses import Address
 from .context import SecureContext
 from .errors import CallbackError, ConfigurationTypeError, ConnectionFailed
 from .html_table import html_fields
-from .limits import Limit, check_count
+from .limits import Limit
 from .listening import open_tcp_listeners, open_unix_listener
 from .negotiation import ServerOptions, ServerPolicy
 from .option_names import refuse_unknown
+from .option_values import check_count, check_seconds
 from .stream import TLSStream, check_initial, check_transport
 from .supervision import ClientErrors
 from .tcp_options import TCPOptions
 from .tickets import no_ticket_keys, refuse_ticket_keys
-from .timeouts import check_seconds
 
 Handler = Callable[[TLSStream], Awaitable[object]]
 ConnectionCallback = Callable[[Address | None], "Awaitable[object] | object"]

@@ -32,6 +32,7 @@ from .der import INTEGER, OCTET_STRING, SEQUENCE, elements, encoded
 from .errors import ConfigurationError, ConfigurationTypeError
 from .html_table import html_fields, html_table
 from .iana import CIPHER_SUITES, VERSIONS
+from .option_values import check_count
 
 if TYPE_CHECKING:
     from .certificates import Certificate
@@ -347,8 +348,8 @@ class SessionCache:
     __slots__ = ("_count", "_hits", "_lock", "_max_per_peer", "_max_sessions", "_misses", "_peers", "_stored")
 
     def __init__(self, max_sessions: int = 1024, max_per_peer: int = 4) -> None:
-        self._max_sessions = _limit("max_sessions", max_sessions)
-        self._max_per_peer = min(_limit("max_per_peer", max_per_peer), max_sessions)
+        self._max_sessions = check_count("max_sessions", max_sessions)
+        self._max_per_peer = min(check_count("max_per_peer", max_per_peer), max_sessions)
         self._lock = threading.Lock()
         # The peer that was used last stands last.  No list is empty.
         self._peers: OrderedDict[Hashable, list[_Kept]] = OrderedDict()
@@ -456,13 +457,3 @@ class SessionCache:
 
     def __repr__(self) -> str:
         return f"<SessionCache, sessions: {self._count}, peers: {len(self._peers)}>"
-
-
-def _limit(option: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationTypeError(f"{option} must be an int. Received {value!r}", option=option)
-    if value < 1:
-        raise ConfigurationError(
-            f"{option} must be >= 1. Received {value}", code="ERR_OUT_OF_RANGE", option=option
-        )
-    return value

@@ -145,7 +145,7 @@ async def _request_smtp(server: _Conversation) -> None:
 async def _smtp_answer(server: _Conversation, status: bytes, *, refusable: bool = False) -> list[bytes]:
     """Return the lines of an answer, which must have this status."""
     lines = [await server.line()]
-    while lines[-1][3:4] == b"-" and len(lines) < _MOST_LINES:
+    while lines[-1][:3].isdigit() and lines[-1][3:4] == b"-" and len(lines) < _MOST_LINES:
         lines.append(await server.line())
     last = lines[-1]
     if last[:3] == status and last[3:4] in (b" ", b""):

@@ -29,7 +29,7 @@ from ._openssl.buffers import MAX_PLAINTEXT_RECORD, OUTGOING_SIZE, PLAINTEXT_SIZ
 from .alpn import ALPNProtocols
 from .channel_binding import ChannelBinding, channel_binding
 from .client_hello import looks_like
-from .context import SecureContext, check_flag
+from .context import SecureContext
 from .engine import (
     ClientPSKCallback,
     Engine,
@@ -54,6 +54,7 @@ from .keylog import KeyLog
 from .negotiation import ServerOptions, ServerPolicy
 from .ocsp import OCSPMode
 from .option_names import refuse_unknown
+from .option_values import check_flag
 from .session_iterator import SessionIterator
 from .sessions import Session
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts

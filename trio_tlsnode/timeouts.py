@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from .errors import ConfigurationError, ConfigurationTypeError
+from .option_values import check_seconds
 
 DEFAULT_HANDSHAKE_TIMEOUT: Final = 120.0
 DEFAULT_CLOSE_TIMEOUT: Final = 5.0
@@ -38,23 +38,3 @@ class Timeouts:
         for option, value in (("idle_timeout", self.idle), ("send_timeout", self.send)):
             if value is not None:
                 check_seconds(option, value)
-
-
-def check_seconds(option: str, value: float) -> float:
-    """Return a time-out in seconds, which may be infinite.
-
-    Raises:
-        ConfigurationTypeError: it is no number.
-        ConfigurationError: it is negative, or not a number at all.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationTypeError(
-            f'The "options.{option}" property must be of type number. Received {value!r}', option=option
-        )
-    if not value >= 0:
-        raise ConfigurationError(
-            f'The value of "options.{option}" is out of range. It must be >= 0 seconds. Received {value!r}',
-            code="ERR_OUT_OF_RANGE",
-            option=option,
-        )
-    return value

@@ -21,8 +21,8 @@ from .certificates import Certificate
 from .context import SecureContext
 from .credentials import Passphrase
 from .errors import ConfigurationError, ConfigurationTypeError
+from .option_values import check_seconds
 from .server import TLSServer
-from .timeouts import check_seconds
 
 T = TypeVar("T")
 

@@ -78,8 +78,8 @@ SCENARIOS = {scenario.name: scenario for scenario in _scenarios()}
 
 # Keys, certificates and other contents by their names
 
-_PARTIES = ("ca1", "ca2", "ca3", "ca5", "agent1", "agent2", "agent3", "agent4", "agent5")
-_PARTIES += ("agent6", "agent10", "ec10", "ec", "rsa_cert")
+_PARTIES = [*("ca1", "ca2", "ca3", "ca5", "agent1", "agent2", "agent3", "agent4", "agent5", "agent6")]
+_PARTIES += ["agent10", "ec10", "ec", "rsa_cert"]
 
 
 @functools.cache

@@ -93,8 +93,11 @@ async def test_names_are_looked_up_by_trio_s_resolver_once(port: int) -> None:
 @pytest.mark.node("test-tls-lookup.js")
 @pytest.mark.parametrize("lookup", ["foobar", 1, {}, []])
 async def test_lookup_is_no_option_and_refused_before_anything_is_looked_up(lookup: Any) -> None:
+    options: dict[str, Any] = {"lookup": lookup}
+    resolver = Resolver()
     with pytest.raises(TypeError, match="lookup"):
-        await connect("localhost", 443, context=TRUSTING, lookup=lookup)
+        await connect("localhost", 443, context=TRUSTING, **options)
+    assert resolver.asked == []
 
 
 @pytest.mark.feature("A16")
