@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,6 +26,11 @@ GOOD_CIPHERS = "TLS_AES_128_GCM_SHA256:ECDHE+AESGCM"
 OLD: dict[str, Any] = {"min_version": "TLSv1", "max_version": "TLSv1.1", "ciphers": "DEFAULT@SECLEVEL=0"}
 
 
+@functools.cache
+def rsa() -> IssuedCertificate:
+    return AUTHORITY.good("localhost", key_type="RSA")
+
+
 async def ignore(stream: tls.TLSStream) -> None:
     async for _ in stream:
         pass
@@ -36,13 +42,15 @@ async def inspected(
     server_options: dict[str, Any] | None = None,
     host: str = "localhost",
     ca: Any = AUTHORITY.ca,
+    ca_of_server: Any = None,
     client: dict[str, Any] | None = None,
     **options: Any,
 ) -> tls.Inspection:
     """Inspect a server in memory, whose context has these options."""
     listener = MemoryListener()
     context = tls.SecureContext(
-        **(issued or AUTHORITY.good("localhost")).options, **{"ciphers": GOOD_CIPHERS, **options}
+        **(issued or AUTHORITY.good("localhost")).options,
+        **{"ciphers": GOOD_CIPHERS, "ca": ca_of_server, **options},
     )
     server = tls.TLSServer(ignore, context, **(server_options or {}))
     server.client_errors()
@@ -227,16 +235,16 @@ async def test_a_certificate_that_is_due_is_a_warning() -> None:
 
 async def test_a_chain_with_more_than_is_needed_is_advised_against() -> None:
     issued = AUTHORITY.good("localhost", intermediates=1)
-    other = AUTHORITY.good("example.org", intermediates=2).intermediates
-    swapped = IssuedCertificate(issued.key, issued.cert + AUTHORITY.ca + Authority().ca)
-    assert codes(await inspected(swapped)).keys() >= {"CHAIN_HAS_ROOT", "CHAIN_HAS_OTHERS"}
-    unordered = AUTHORITY.good("localhost", intermediates=2)
-    first, second = unordered.intermediates.split(b"-----END CERTIFICATE-----\n")[:2]
-    leaf = unordered.cert.removesuffix(unordered.intermediates)
+    longer = IssuedCertificate(issued.key, issued.cert + AUTHORITY.ca + Authority().ca)
+    assert codes(await inspected(longer)).keys() >= {"CHAIN_HAS_ROOT", "CHAIN_HAS_OTHERS"}
+
+
+async def test_a_chain_out_of_order_is_advised_against() -> None:
+    issued = AUTHORITY.good("localhost", intermediates=2)
     end = b"-----END CERTIFICATE-----\n"
-    shuffled = IssuedCertificate(unordered.key, leaf + second + end + first + end)
-    assert "CHAIN_OUT_OF_ORDER" in codes(await inspected(shuffled))
-    assert other.count(end) == 2
+    leaf, first, second, _ = issued.cert.split(end)
+    shuffled = IssuedCertificate(issued.key, end.join((leaf, second, first, b"")))
+    assert codes(await inspected(shuffled)) == {"CHAIN_OUT_OF_ORDER": "advice"}
 
 
 # OCSP
@@ -293,7 +301,7 @@ async def test_old_versions_alone_are_no_connection_for_ordinary_clients() -> No
     ],
 )
 async def test_each_weakness_is_a_finding(options: dict[str, Any], code: str, severity: str) -> None:
-    found = await inspected(AUTHORITY.good("localhost", key_type="RSA"), **options)
+    found = await inspected(rsa(), **options)
     assert found.authorized
     assert codes(found)[code] == severity
     assert finding(found, code).remedy
@@ -306,7 +314,7 @@ async def test_a_diffie_hellman_group_that_is_too_small_is_a_finding() -> None:
     from trio_tlsnode.dh import DHGroup
 
     found = await inspected(
-        AUTHORITY.good("localhost", key_type="RSA"),
+        rsa(),
         ciphers="DHE+AESGCM@SECLEVEL=0",
         dhparam=DHGroup(OAKLEY_2, 2).pem(),
     )
@@ -322,18 +330,34 @@ async def test_a_server_with_nothing_to_complain_of_has_no_finding() -> None:
 
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-async def test_a_server_that_wants_a_client_certificate_gets_it_or_says_so(version: str) -> None:
-    options: dict[str, Any] = {
-        "server_options": {"request_cert": True},
-        "min_version": version,
-        "max_version": version,
-    }
-    issued = AUTHORITY.good("localhost")
-    without = await inspected(issued, **options, client={"crl": None})
-    assert isinstance(without.failure, tls.PeerAlert)
-    assert without.wants_client_certificate
-    refused = finding(without, without.failure.code)
-    assert refused.remedy == "Give a certificate by cert= and key= that the server trusts."
+async def test_a_server_that_wants_a_client_certificate_says_so(
+    version: str, autojump_clock: MockClock
+) -> None:
+    found = await inspected(server_options={"request_cert": True}, min_version=version, max_version=version)
+    assert isinstance(found.failure, tls.PeerAlert)
+    assert found.wants_client_certificate
+    assert finding(found, found.failure.code).remedy == (
+        "Give a certificate by cert= and key= that the server trusts."
+    )
+    assert "NO_RESUMPTION" not in codes(found)
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+async def test_a_server_that_gets_a_client_certificate_is_authorized(
+    version: str, autojump_clock: MockClock
+) -> None:
+    found = await inspected(
+        ca_of_server=AUTHORITY.ca,
+        client=dict(AUTHORITY.client("alice").options),
+        server_options={"request_cert": True},
+        min_version=version,
+        max_version=version,
+    )
+    assert found.authorized
+    assert found.wants_client_certificate
+    assert found.resumption == {version: "ticket"}
+    assert trio.current_time() == 0
 
 
 # Servers that are none
@@ -414,7 +438,7 @@ async def test_no_connection_at_all_is_an_error() -> None:
 
 async def test_no_connection_in_time_is_an_error(autojump_clock: MockClock) -> None:
     with pytest.raises(tls.ConnectError) as caught:
-        await tls.inspect(dial=trio.sleep_forever, timeout=3)  # type: ignore[arg-type]
+        await tls.inspect(dial=trio.sleep_forever, timeout=3)
     assert caught.value.code == "ETIMEDOUT"
 
 
@@ -463,7 +487,7 @@ async def test_a_server_without_starttls_is_a_failure() -> None:
         ({"max_connections": 0}, "max_connections"),
         ({"port": -1}, "port"),
         ({"ca": b"nonsense"}, "ca"),
-        ({"alpn_protocols": [""]}, "alpn_protocols"),
+        ({"alpn_protocols": [""]}, "alpn_protocols[0]"),
         ({"server_name": "127.0.0.1"}, "server_name"),
     ],
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -94,6 +94,8 @@ class ClientHello:
     # As they were sent: made into objects, 32 KiB of a hostile client's would take a megabyte.
     _cipher_suites: bytes = field(repr=False)
     _extensions: bytes = field(repr=False)
+    # Of the extensions that are asked for, where in these the bodies begin.
+    _places: dict[int, int] = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, message: bytes) -> Self:
@@ -126,7 +128,8 @@ class ClientHello:
                 raise MalformedClientHello("compression_methods: empty")
             at += 1 + size
             compression_methods = tuple(message[at - size : at])
-            views = _check_extensions(message, at)
+            data = message[at + 2 :]
+            places, views = _check_extensions(message[at : at + 2], data)
         except (struct.error, IndexError):
             raise MalformedClientHello("cut short") from None
         return cls(
@@ -137,7 +140,8 @@ class ClientHello:
             server_name=views.get(_SERVER_NAME),
             supported_versions=views.get(_SUPPORTED_VERSIONS, (version,)),
             _cipher_suites=cipher_suites,
-            _extensions=message[at + 2 :],
+            _extensions=data,
+            _places=places,
         )
 
     @property
@@ -148,7 +152,14 @@ class ClientHello:
     @property
     def extensions(self) -> tuple[tuple[int, bytes], ...]:
         """Type and body of each extension, in order."""
-        return tuple(_extensions(self._extensions, 0))
+        data = self._extensions
+        extensions = []
+        at = 0
+        while at < len(data):
+            kind, size = _U16_U16(data, at)
+            at += 4 + size
+            extensions.append((kind, data[at - size : at]))
+        return tuple(extensions)
 
     @property
     def alpn_protocols(self) -> tuple[str, ...]:
@@ -291,10 +302,8 @@ class ClientHello:
         return html_table("ClientHello", facts, badge=self.ja4)
 
     def _body(self, extension: int) -> bytes | None:
-        for kind, body in _extensions(self._extensions, 0):
-            if kind == extension:
-                return body
-        return None
+        at = self._places.get(extension)
+        return None if at is None else self._extensions[at : at + _U16(self._extensions, at - 2)[0]]
 
     @property
     def _extension_types(self) -> _Numbers:
@@ -360,7 +369,10 @@ class ClientHelloReader:
                 raise MalformedClientHello("not a ClientHello", Alert.unexpected_message)
             if len(self._message) == 4:
                 self._size = 4 + int.from_bytes(self._message[1:])
-        return ClientHello.parse(bytes(self._message))
+        # Who keeps the reader, as an error does, shall not keep the message twice.
+        message = bytes(self._message)
+        self._message.clear()
+        return ClientHello.parse(message)
 
     def _begin_record(self) -> bool:
         """Check what has arrived of a record's header, and consume it if it is whole."""
@@ -404,40 +416,42 @@ def looks_like(first_bytes: bytes | bytearray) -> str | None:
     return None if may_be_tls else "no TLS record"
 
 
-def _extensions(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Yield type and body of each extension from an offset on."""
+def _check_extensions(length: bytes, data: bytes) -> tuple[dict[int, int], dict[int, Any]]:
+    """Return where the bodies of some extensions begin, and what the checks of bodies returned.
+
+    Args:
+        length: How long the extensions say that they are; clients older than them say nothing.
+        data: The extensions.
+    """
     end = len(data)
+    if not length:
+        return {}, {}
+    if _U16(length)[0] != end:
+        raise MalformedClientHello("extensions: wrong length")
+    seen = set()
+    places: dict[int, int] = {}
+    views: dict[int, Any] = {}
+    at = 0
     while at < end:
         kind, size = _U16_U16(data, at)
         at += 4 + size
-        if at > end:
-            raise MalformedClientHello("the last extension is cut short")
-        yield kind, data[at - size : at]
-
-
-def _check_extensions(message: bytes, at: int) -> dict[int, Any]:
-    """Return what the checks of the bodies of extensions returned."""
-    if at == len(message):  # clients older than extensions end here
-        return {}
-    if _U16(message, at)[0] != len(message) - at - 2:
-        raise MalformedClientHello("extensions: wrong length")
-    seen = set()
-    views: dict[int, Any] = {}
-    for kind, body in _extensions(message, at + 2):
         if kind in seen:
             raise MalformedClientHello("an extension twice", Alert.illegal_parameter)
         seen.add(kind)
         if kind in _CHECKS:
+            places[kind] = at - size
             name, check = _CHECKS[kind]
             try:
-                views[kind] = check(body)
+                views[kind] = check(data[at - size : at])
             except MalformedClientHello as error:
                 raise MalformedClientHello(f"{name}: {error.reason}", error.alert) from None
             except (struct.error, IndexError):
                 raise MalformedClientHello(f"{name}: cut short") from None
+    if at != end:
+        raise MalformedClientHello("the last extension is cut short")
     if _PRE_SHARED_KEY in views and kind != _PRE_SHARED_KEY:
         raise MalformedClientHello("pre_shared_key: not the last extension", Alert.illegal_parameter)
-    return views
+    return places, views
 
 
 def _server_name(body: bytes) -> str:
@@ -490,6 +504,10 @@ def _check_u8_list(body: bytes) -> None:
 def _check_empty(body: bytes) -> None:
     if body:
         raise MalformedClientHello("not empty")
+
+
+def _check_nothing(body: bytes) -> None:
+    """Take what is no list of anything."""
 
 
 def _check_status_request(body: bytes) -> None:
@@ -548,6 +566,7 @@ _CHECKS: Final[dict[int, tuple[str, Callable[[bytes], object]]]] = {
     _EC_POINT_FORMATS: ("ec_point_formats", _check_u8_list),
     _SIGNATURE_ALGORITHMS: ("signature_algorithms", _check_u16_list),
     _ALPN: ("application_layer_protocol_negotiation", _alpn_protocols),
+    _SESSION_TICKET: ("session_ticket", _check_nothing),
     _PRE_SHARED_KEY: ("pre_shared_key", _psk_identities),
     _EARLY_DATA: ("early_data", _check_empty),
     _SUPPORTED_VERSIONS: ("supported_versions", _supported_versions),

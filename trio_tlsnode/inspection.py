@@ -406,35 +406,29 @@ class _Inspector:
     async def _inspect_handshake(self, first: trio.abc.Stream) -> None:
         """Find out what an ordinary client gets, or failing that, one that takes anything."""
         trace = HandshakeTrace()
+        ticket = _Ticket()
         try:
-            stream = await self._secured(first, self._ordinary, ocsp="verify", trace=trace)
-        except ConnectionFailed as failure:
-            self._failure = failure
-        else:
-            await self._look_at(stream, trace)
-            return
-        finally:
-            if trace.messages:
-                names = {message.name for message in trace.messages}
-                self._wants_client_certificate = "CertificateRequest" in names
-        with contextlib.suppress(ConnectionFailed):
-            async with self._connected(self._tolerant, request_ocsp=True) as stream:
+            async with await self._secured(
+                first, self._ordinary, ocsp="verify", trace=trace, on_session=ticket.take
+            ) as stream:
                 self._info = stream.info
+                self._failure = stream.authorization_error
+                self._note_request(trace)
+                if self._wants_client_certificate:
+                    # In TLS 1.3, only now the server says what it thinks of ours, or of our having none.
+                    await ticket.wait(stream)
+        except ConnectionFailed as failure:
+            self._failure = self._failure or failure
+            self._note_request(trace)
+        if self._info is None:
+            with contextlib.suppress(ConnectError, ConnectionFailed):
+                async with self._connected(self._tolerant, request_ocsp=True) as stream:
+                    self._info = stream.info
 
-    async def _look_at(self, stream: TLSStream, trace: HandshakeTrace) -> None:
-        async with stream:
-            self._info = stream.info
-            self._failure = stream.authorization_error
-            if stream.info.protocol != "TLSv1.3" or not any(
-                message.name == "CertificateRequest" for message in trace.messages
-            ):
-                return
-            # In TLS 1.3 the server says only now what it thinks of our certificate, or of our having none.
-            try:
-                with trio.move_on_after(_TICKET_PATIENCE):
-                    await stream.receive_some(1)
-            except ConnectionFailed as refusal:
-                self._failure = self._failure or refusal
+    def _note_request(self, trace: HandshakeTrace) -> None:
+        names = {message.name for message in trace.messages}
+        if "ServerHello" in names:
+            self._wants_client_certificate = "CertificateRequest" in names
 
     # What it chooses from what it is offered
 
@@ -546,21 +540,10 @@ class _Inspector:
         Raises:
             ConnectionFailed: it gives none because it refuses us.
         """
-        sessions: list[bytes] = []
-        waiting = trio.CancelScope()
-
-        def take(session: bytes) -> None:
-            sessions.append(session)
-            waiting.cancel()
-
-        async with self._connected(context, on_session=take) as stream:
-            waiting.deadline = trio.current_time() + _TICKET_PATIENCE
-            with waiting, contextlib.suppress(ConnectionLost):
-                # Some give their tickets with the first data, and this is all that we have to say.
-                await stream.send_eof()
-                async for _ in stream:
-                    pass
-        return sessions[0] if sessions else None
+        ticket = _Ticket()
+        async with self._connected(context, on_session=ticket.take) as stream:
+            await ticket.wait(stream)
+        return ticket.session
 
     # Connections
 
@@ -613,6 +596,37 @@ class _Inspector:
     async def _reach_tls(self, transport: trio.abc.Stream) -> bytes:
         """Do what comes before TLS; return what was read behind it."""
         return b"" if self._starttls is None else await request_starttls(transport, self._starttls)
+
+
+class _Ticket:
+    """The first session that a server gives.
+
+    Attributes:
+        session: The session, or None if none has come.
+    """
+
+    def __init__(self) -> None:
+        self.session: bytes | None = None
+        self._waiting = trio.CancelScope()
+
+    def take(self, session: bytes) -> None:
+        """Take a session (``on_session``)."""
+        if self.session is None:
+            self.session = session
+            self._waiting.cancel()
+
+    async def wait(self, stream: TLSStream) -> None:
+        """Wait until there is one, or the server has ended the connection, or for a moment.
+
+        Raises:
+            ConnectionFailed: the server refuses us.
+        """
+        self._waiting.deadline = trio.current_time() + _TICKET_PATIENCE
+        with self._waiting, contextlib.suppress(ConnectionLost):
+            # Some give their tickets with the first data, and this is all that we have to say.
+            await stream.send_eof()
+            async for _ in stream:
+                pass
 
 
 async def _dial_address(family: int, address: Any) -> trio.SocketStream:

@@ -7,7 +7,6 @@ counted beyond it.  Where nobody has ever asked, each failure is one line of the
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Self
@@ -92,9 +91,6 @@ class ClientErrors:
         """Take the failure of one connection, without its traceback."""
         error.__traceback__ = None
         error.__context__ = None
-        if error.__cause__ is not None:
-            # Where it was raised can still be told; what was there is not kept.
-            traceback.clear_frames(error.__cause__.__traceback__)
         self._failed[error.code] += 1
         if not self._supervised:
             self._log(error)

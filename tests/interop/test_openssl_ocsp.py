@@ -263,7 +263,7 @@ async def test_an_endless_redirect_is_not(door: Door, server: Server, mock_clock
 async def test_an_endless_answer_is_cut_off(door: Door, server: Server, mock_clock: MockClock) -> None:
     door.behind = flood
     assert await server.fetch() is None
-    assert "an answer of more than 65536 bytes" in server.error
+    assert "an answer of more than 16384 bytes" in server.error
 
 
 async def test_where_nobody_answers_that_is_said(door: Door, server: Server, mock_clock: MockClock) -> None:

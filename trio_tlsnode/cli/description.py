@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 
-from .. import Certificate, CertificateError, ConnectionInfo, ConnectionLost
+from .. import Certificate, CertificateError, ConnectionInfo, ConnectionLost, EphemeralKey
 from .credential_options import in_options
 from .terminal import Row
 
@@ -29,11 +29,18 @@ def connection_rows(info: ConnectionInfo) -> Iterator[Row]:
     """Yield what was negotiated, without the verdict on the peer."""
     yield "protocol", info.protocol
     yield "cipher", f"{info.cipher.standard_name} ({info.cipher.secret_bits} bits)"
+    yield "group", _group(info.ephemeral_key)
     yield "server name", info.server_name or "none was sent"
     yield "ALPN", info.alpn_protocol or "none"
     yield "session", "resumed" if info.session_reused else "new"
     if info.peer_certificate is not None:
         yield from certificate_rows(info.peer_certificate)
+
+
+def _group(key: EphemeralKey | None) -> str:
+    if key is None:
+        return "none: without keys of its own for this connection"
+    return f"{key.type}, {key.size} bits" if key.name is None else f"{key.name} ({key.type})"
 
 
 def certificate_rows(certificate: Certificate) -> Iterator[Row]:

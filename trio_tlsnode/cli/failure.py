@@ -89,7 +89,7 @@ def run(
         if json is None:
             tell(leaves[0])
         else:
-            json.failure(leaves[0], status)
+            json.print(error=leaves[0], exit_status=status)
         raise SystemExit(status) from None
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Final, get_args
+from typing import IO, Final
 
 import click
 from rich.console import Console
@@ -24,9 +24,10 @@ from .. import (
 from .. import inspect as tls_inspect
 from .credential_options import context_options, credential_options, in_options
 from .description import certificate_rows
-from .destination import Destination, port_of, split_destination
+from .destination import Destination, port_of
 from .failure import ExitStatus, exit_status, run
-from .report import JSONOutput
+from .reach import destination_argument, starttls_option
+from .report import JSONOutput, json_option
 from .terminal import Row, print_line, print_rows, print_text, terminal
 
 _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "advice": "bold cyan"}
@@ -37,15 +38,8 @@ _RESUMPTION: Final = {
     "none": "no session is given",
 }
 
-starttls_option = click.option(
-    "--starttls",
-    type=click.Choice(get_args(StartTLSProtocol)),
-    help="Begin in plaintext, and ask for TLS in this protocol.",
-)
-
-
 @click.command(short_help="Say what a server's TLS is like, and what is wrong with it.")
-@click.argument("destination", metavar="HOST[:PORT]", type=split_destination)
+@destination_argument
 @credential_options
 @click.option("--servername", metavar="NAME", help="The name to send and to verify; by default HOST.")
 @starttls_option
@@ -73,7 +67,7 @@ starttls_option = click.option(
     metavar="NUMBER",
     help="How many connections there may be at once.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 def inspect(
     destination: Destination,
     cert: Path | None,
@@ -115,7 +109,7 @@ def inspect(
         inspection: Inspection = run(partial(ask, on_progress=on_progress), json=json)
     status = status_of(inspection)
     if json is not None:
-        json.report(inspection.to_dict(), status)
+        json.print(report=inspection.to_dict(), exit_status=status)
     else:
         show(terminal(), inspection)
     raise click.exceptions.Exit(status)

@@ -7,7 +7,11 @@ import errno
 import json
 from typing import Any, Final, TextIO
 
+import click
+
 from .. import TLSError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 
 SCHEMA: Final = "tlsnode/1"
 """The version of what commands print as JSON.  Keys may be added; whoever changes one changes the version."""
@@ -27,30 +31,21 @@ class JSONOutput:
     file: TextIO
     indent: int | None = 2
 
-    def report(self, report: Any, exit_status: int = 0) -> None:
-        """Print what the command has found out.
+    def print(
+        self, *, report: Any = None, error: BaseException | None = None, exit_status: int | None = None
+    ) -> None:
+        """Print what the command has to tell.
 
         Args:
-            report: What JSON has.
-            exit_status: How the command ends.
+            report: What it has found out, as JSON has it.
+            error: What it failed of.
+            exit_status: How it ends; None while it goes on.
         """
-        self._print(report, None, exit_status)
-
-    def failure(self, error: BaseException, exit_status: int) -> None:
-        """Print what the command failed of.
-
-        Args:
-            error: Why.
-            exit_status: How the command ends.
-        """
-        self._print(None, _facts(error), exit_status)
-
-    def _print(self, report: Any, error: Any, exit_status: int) -> None:
         envelope = {
             "schema": SCHEMA,
             "command": self.command,
-            "exit_status": int(exit_status),
-            "error": error,
+            "exit_status": None if exit_status is None else int(exit_status),
+            "error": None if error is None else _facts(error),
             "report": report,
         }
         self.file.write(json.dumps(envelope, indent=self.indent) + "\n")

@@ -1,0 +1,84 @@
+"""reach: how commands that are clients get a secure connection, and the options for that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import click
+import trio
+
+from .. import StartTLSProtocol, TLSStream, connect, request_starttls, wrap_client
+from .destination import split_destination
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+starttls_option = click.option(
+    "--starttls",
+    type=click.Choice(get_args(StartTLSProtocol)),
+    help="Begin in plaintext, and ask for TLS in this protocol.",
+)
+destination_argument = click.argument("destination", metavar="HOST[:PORT]", type=split_destination)
+
+
+def client_options(command: Command) -> Command:
+    """Give a command the options of a client, apart from its certificate and whom it trusts."""
+    for option in (
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long it may take until the connection is secure.",
+        ),
+        click.option(
+            "--insecure-skip-verification",
+            is_flag=True,
+            help="Go on if the server is not who it should be, and say so.",
+        ),
+        click.option("--max-version", metavar="VERSION", help="The newest protocol version, such as TLSv1.3."),
+        click.option("--min-version", metavar="VERSION", help="The oldest protocol version, such as TLSv1.2."),
+        click.option(
+            "--alpn", multiple=True, metavar="NAME", help="Offer an application protocol; may be repeated."
+        ),
+        click.option("--servername", metavar="NAME", help="The name to send and to verify; by default HOST."),
+        starttls_option,
+    ):
+        command = option(command)
+    return command
+
+
+async def reach(
+    host: str, port: int, *, starttls: StartTLSProtocol | None = None, timeout: float = math.inf, **options: Any
+) -> TLSStream:
+    """Return a connection to a server whose handshake is done.
+
+    Args:
+        host: The server's name or address.
+        port: Its port.
+        starttls: The protocol in which it is asked for TLS, if it begins in plaintext.
+        timeout: How long all of it may take, in seconds.
+        options: What `trio_tlsnode.connect` takes.
+
+    Raises:
+        TLSError: the connection was not made.
+        trio.TooSlowError: it was not made in time.
+        OSError: the server cannot be reached.
+    """
+    try:
+        with trio.fail_after(timeout):
+            if starttls is None:
+                return await connect(host, port, handshake_timeout=timeout, **options)
+            transport = await trio.open_tcp_stream(host, port)
+            try:
+                initial = await request_starttls(transport, starttls)
+            except BaseException:
+                await trio.aclose_forcefully(transport)
+                raise
+            return await wrap_client(
+                transport, host=host, initial=initial, handshake_timeout=timeout, **options
+            )
+    except trio.TooSlowError:
+        raise trio.TooSlowError(f"no secure connection to {host}:{port} in {timeout:g} seconds") from None
