@@ -15,10 +15,12 @@ import click
 import pytest
 import trio
 from click.testing import CliRunner, Result
+from json_shapes import ADDRESS, INFO, envelope, parsed, shape
 
 import trio_tlsnode as tls
 from trio_tlsnode.cli import main
-from trio_tlsnode.cli.connect import converse, parse_destination
+from trio_tlsnode.cli.connect import converse
+from trio_tlsnode.cli.destination import split_destination
 from trio_tlsnode.cli.failure import ExitStatus, exit_status, run
 from trio_tlsnode.cli.serve import echo
 from trio_tlsnode.server import Handler
@@ -97,17 +99,17 @@ def ca(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("text", "destination"),
     [
-        ("example.com", ("example.com", 443)),
+        ("example.com", ("example.com", None)),
         ("example.com:8443", ("example.com", 8443)),
         ("192.0.2.1:1", ("192.0.2.1", 1)),
-        ("[::1]", ("::1", 443)),
+        ("[::1]", ("::1", None)),
         ("[::1]:65535", ("::1", 65535)),
-        ("::1", ("::1", 443)),
-        ("fe80::1%eth0", ("fe80::1%eth0", 443)),
+        ("::1", ("::1", None)),
+        ("fe80::1%eth0", ("fe80::1%eth0", None)),
     ],
 )
-def test_a_destination_is_a_host_and_perhaps_a_port(text: str, destination: tuple[str, int]) -> None:
-    assert parse_destination(text) == destination
+def test_a_destination_is_a_host_and_perhaps_a_port(text: str, destination: tuple[str, int | None]) -> None:
+    assert split_destination(text) == destination
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_a_destination_is_a_host_and_perhaps_a_port(text: str, destination: tupl
 )
 def test_anything_else_is_wrong_usage(text: str) -> None:
     with pytest.raises(click.BadParameter):
-        parse_destination(text)
+        split_destination(text)
     result = CliRunner().invoke(main, ["connect", text])
     assert result.exit_code == ExitStatus.USAGE
     assert "Error: Invalid value for 'HOST[:PORT]'" in result.output
@@ -188,6 +190,8 @@ async def test_what_was_negotiated_is_told_on_the_standard_error_output(
     for label, value in {
         "protocol": "TLSv1.3",
         "cipher": "TLS_AES_256_GCM_SHA384 (256 bits)",
+        "group": "X25519MLKEM768 (KEM)",
+        "session": "new",
         "server name": "localhost",
         "ALPN": "echo",
         "for": "DNS:localhost, IP Address:127.0.0.1",
@@ -214,6 +218,47 @@ async def test_a_server_that_is_not_verified_is_told_where_verification_is_skipp
     told = capsys.readouterr().err
     assert "The server is NOT verified: certificate has expired [CERT_HAS_EXPIRED]" in told
     assert "is verified" not in told
+
+
+async def test_as_json_it_is_one_line_on_the_standard_error_output(ca: str) -> None:
+    async with serving() as port:
+        result = await invoked(f"127.0.0.1:{port}", "--ca", ca, "--json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    (line,) = result.stderr.splitlines()
+    report = {
+        "local_address": ADDRESS,
+        "remote_address": ADDRESS,
+        "info": {**INFO, "server_name": "NoneType"},
+    }
+    # While the command goes on, nobody knows how it ends.
+    assert shape(parsed(line)) == {**envelope("connect", report), "exit_status": "NoneType"}
+
+
+async def test_as_json_a_failure_is_one_line_too(ca: str) -> None:
+    async with serving() as port:
+        result = await invoked(f"127.0.0.1:{port}", "--servername", "example.org", "--ca", ca, "--json")
+    (line,) = result.stderr.splitlines()
+    facts = parsed(line)
+    assert result.exit_code == facts["exit_status"] == ExitStatus.CERTIFICATE
+    assert (facts["error"]["class"], facts["error"]["host"]) == ("IdentityError", "example.org")
+
+
+async def test_a_server_that_begins_in_plaintext_is_asked_for_tls(ca: str) -> None:
+    server = tls.TLSServer(echo, server_context())
+
+    async def speak_pop3(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"+OK hello\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"+OK go ahead\r\n")
+        await server.handle(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, speak_pop3, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        result = await invoked(f"127.0.0.1:{port}", "--starttls", "pop3", "--ca", ca, "--brief")
+        nursery.cancel_scope.cancel()
+    assert result.exit_code == ExitStatus.OK
+    assert result.stderr.startswith("TLSv1.3 TLS_AES_256_GCM_SHA384")
 
 
 async def test_a_certificate_that_is_refused_is_explained(ca: str) -> None:

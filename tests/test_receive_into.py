@@ -194,6 +194,7 @@ async def test_a_closed_stream_gives_nothing() -> None:
 
         await wait_all_tasks_blocked()
         await server.aclose()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.ClosedResourceError):
             await server.receive_into(bytearray(4))
 

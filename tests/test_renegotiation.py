@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -80,12 +81,13 @@ async def test_what_was_negotiated_is_a_new_value_and_the_old_one_stays(transpor
 @over_both
 async def test_data_flows_in_both_directions_meanwhile(transport: str) -> None:
     async with pair(transports=transport, presents="alice") as ends, full_duplex(ends) as traffic:
-        for count in (1, 2, 3):
-            before = list(traffic.received)
+        before = list(traffic.received)
+        for _ in range(3):
+            info = ends[1].info
             await ends[1].renegotiate()
+            assert ends[1].info is not info
             assert ends[1].authorized
-            assert traffic.received[0] > before[0], count
-            assert traffic.received[1] > before[1], count
+        assert all(now > then for now, then in zip(traffic.received, before, strict=True))
 
 
 @over_both
@@ -943,6 +945,44 @@ def test_it_begins_in_spite_of_data_that_nobody_has_read(role: str) -> None:
 
 
 # What else looks on
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
+def test_what_a_callback_raises_comes_out_of_the_call(error: type[BaseException]) -> None:
+    def check(_name: str, _certificate: object) -> None:
+        if done:
+            raise error
+
+    done: list[bool] = []
+    client, server = engines(client={"check_server_identity": check})
+    done.append(True)
+    server.renegotiate(request_cert=False)
+    with pytest.raises((error, tls.IdentityError)):
+        exchange(server, client)
+
+
+def test_what_a_listener_raises_comes_out_of_the_call() -> None:
+    def listen(_session: bytes) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    done: list[bool] = []
+    client, server = engines(client={"on_session": listen})
+    done.append(True)
+    with pytest.raises(KeyboardInterrupt):
+        renegotiated(server, client)
+
+
+def test_nothing_keeps_a_connection_that_has_renegotiated() -> None:
+    ends = engines(of_client=client_context("TLSv1.2", "alice"), server={"renegotiation_limit": 1})
+    renegotiated(ends[1], ends[0])
+    renegotiated(ends[0], ends[1])
+    ends[0].renegotiate()
+    with pytest.raises(tls.ProtocolError):
+        exchange(*ends)
+    remaining = [weakref.ref(end) for end in ends]
+    del ends
+    assert [end() for end in remaining] == [None, None]
 
 
 @pytest.mark.feature("C18")

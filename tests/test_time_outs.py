@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -338,6 +340,15 @@ async def test_without_it_a_peer_may_take_for_ever(
         with trio.move_on_after(1e6) as scope:
             await server.send_all(MUCH)
         assert scope.cancelled_caught
+
+
+async def test_nothing_keeps_a_connection_that_has_timed_out(autojump_clock: MockClock) -> None:
+    async with pair(server=IDLE) as ends:
+        with contextlib.suppress(tls.IdleTimeout):
+            await ends[1].receive_some()
+        remaining = weakref.ref(ends[1])
+    del ends
+    assert remaining() is None
 
 
 # A server's

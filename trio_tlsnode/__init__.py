@@ -40,6 +40,7 @@ from .identity import check_server_identity
 from .info import Cipher, ConnectionInfo, EphemeralKey, StreamStatistics
 from .inspection import Inspection, InspectionProgress, inspect
 from .listener import TLSListener
+from .local_authority import LocalAuthority, LocalCertificate
 from .negotiation import Choice, ServerOptions
 from .ocsp_stapler import OCSPStapler, StaplerStatistics
 from .psk import PreSharedKey
@@ -79,6 +80,8 @@ __all__ = [
     "IdleTimeout",
     "Inspection",
     "InspectionProgress",
+    "LocalAuthority",
+    "LocalCertificate",
     "NotTLS",
     "OCSPStapler",
     "PeerAlert",

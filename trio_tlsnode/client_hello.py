@@ -129,7 +129,8 @@ class ClientHello:
             at += 1 + size
             compression_methods = tuple(message[at - size : at])
             data = message[at + 2 :]
-            places, views = _check_extensions(message[at : at + 2], data)
+            # Clients older than extensions end here.
+            places, views = ({}, {}) if at == len(message) else _check_extensions(data, _U16(message, at)[0])
         except (struct.error, IndexError):
             raise MalformedClientHello("cut short") from None
         return cls(
@@ -301,6 +302,12 @@ class ClientHello:
         }
         return html_table("ClientHello", facts, badge=self.ja4)
 
+    def __repr__(self) -> str:
+        return (
+            f"ClientHello(legacy_version={self.legacy_version!r}, server_name={self.server_name!r}, "
+            f"alpn_protocols={self.alpn_protocols!r}, supported_versions={self.supported_versions!r})"
+        )
+
     def _body(self, extension: int) -> bytes | None:
         at = self._places.get(extension)
         return None if at is None else self._extensions[at : at + _U16(self._extensions, at - 2)[0]]
@@ -416,17 +423,10 @@ def looks_like(first_bytes: bytes | bytearray) -> str | None:
     return None if may_be_tls else "no TLS record"
 
 
-def _check_extensions(length: bytes, data: bytes) -> tuple[dict[int, int], dict[int, Any]]:
-    """Return where the bodies of some extensions begin, and what the checks of bodies returned.
-
-    Args:
-        length: How long the extensions say that they are; clients older than them say nothing.
-        data: The extensions.
-    """
+def _check_extensions(data: bytes, length: int) -> tuple[dict[int, int], dict[int, Any]]:
+    """Return where the bodies of those extensions begin that are checked, and what the checks returned."""
     end = len(data)
-    if not length:
-        return {}, {}
-    if _U16(length)[0] != end:
+    if length != end:
         raise MalformedClientHello("extensions: wrong length")
     seen = set()
     places: dict[int, int] = {}

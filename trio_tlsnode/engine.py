@@ -1219,8 +1219,7 @@ class Engine(Connection):
         if not self._renegotiating:
             return
         self._renegotiating = False
-        # For OpenSSL it is a handshake, too, to send a HelloRequest, and to refuse a hello.  Nobody has been
-        # verified by those.
+        # To OpenSSL it is a handshake, too, to send a HelloRequest, or to refuse a hello: it verifies nobody.
         if self.finished_message(of_peer=True) == self._last_finished:
             self.verification = None
             return
@@ -1330,7 +1329,7 @@ class Engine(Connection):
     def _read_ahead(self, done: Callable[[], bool]) -> Literal[True] | Want:
         """Return True once something is so; decrypt data until then, for whoever reads later."""
         while not done():
-            if self.is_full:
+            if self.backlog_is_full:
                 return Want.ROOM
             count = self.read_into(buffers.plaintext, PLAINTEXT_SIZE)
             if count:
@@ -1342,8 +1341,8 @@ class Engine(Connection):
         return True
 
     @property
-    def is_full(self) -> bool:
-        """Whether no more data can be kept for later."""
+    def backlog_is_full(self) -> bool:
+        """Whether no more data can be kept for whoever reads later."""
         return len(self._backlog) >= _MOST_BACKLOG
 
     @property

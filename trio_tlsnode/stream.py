@@ -20,7 +20,7 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, overload
 
 import trio
 
@@ -623,7 +623,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             return self._locate(self._failure.again())
         seconds = self._timeouts.handshake
         reason = f"the handshake was not done within {seconds:g} seconds"
-        if self._engine.is_full:
+        if self._engine.backlog_is_full:
             reason += "; nobody has received the data that came before the peer's answer"
         return self.fail(HandshakeTimeout(reason, timeout=seconds))
 
@@ -740,7 +740,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     raise self._locate(error)
                 await self._drive(self._engine.finish_handshake, flush=True)
             if scope.cancelled_caught:
-                await self._abandon(self.handshake_timed_out())
+                raise await self._abandon(self.handshake_timed_out())
 
     # Data
 
@@ -896,7 +896,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
         The goodbye is a close_notify; the peer's is not waited for.  What has arrived is discarded, as
         closing a socket over it would destroy data on its way to the peer.  Nothing is said after a failure
-        or an interrupted send.  All of it takes at most `close_timeout` seconds.
+        or an interrupted send, nor in the middle of another handshake.  All of it takes at most
+        `close_timeout` seconds.
 
         Tasks that wait in other calls get `trio.ClosedResourceError`.  A cancelled call closes the transport
         all the same, without grace: one that is cancelled from the start says no goodbye, so that the peer
@@ -1043,7 +1044,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if not scope.cancelled_caught:
                 return more
             if trio.current_time() >= self._last_activity + timeout:
-                await self._abandon(
+                raise await self._abandon(
                     IdleTimeout(f"nothing has passed for {timeout:g} seconds", timeout=timeout)
                 )
 
@@ -1131,7 +1132,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             with trio.CancelScope(deadline=deadline) as scope:
                 sent = await self._link.send(data)
             if scope.cancelled_caught:
-                await self._abandon(
+                raise await self._abandon(
                     SendTimeout(
                         f"the peer has not taken what was sent for {timeout:g} seconds", timeout=timeout
                     )
@@ -1183,11 +1184,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._engine.tell_failure(error)
         return error
 
-    async def _abandon(self, error: ConnectionFailed) -> NoReturn:
-        """Fail, and close the transport: other tasks may be waiting for it in vain."""
+    async def _abandon(self, error: ConnectionFailed) -> ConnectionFailed:
+        """Fail, and close the transport, which others may be waiting for in vain; return the error."""
         self.fail(error)
         await trio.aclose_forcefully(self.transport_stream)
-        raise error
+        return error
 
     def _fail_sending(self, lost: ConnectionLost) -> ConnectionFailed:
         """Take it that the transport takes no more; return why, if the peer has said why."""

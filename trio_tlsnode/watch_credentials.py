@@ -161,9 +161,9 @@ class _Watch:
         try:
             self._use(outcome, present)
         except ConfigurationError as error:
+            # What could not even be read ("EACCES") may be readable later though no file has changed.
             if error.code.startswith("ERR_"):
                 self._judged = state
-            # Else it could not be read, and that may change though the files do not.
             self._complain(error)
         else:
             self._judged = state

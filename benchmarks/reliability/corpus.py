@@ -54,17 +54,35 @@ def seeds(target: str) -> list[bytes]:
         case "flight":
             return [bytes((how,)) + flight for how, flight in _server_flights().items()]
         case "talk_to_server" | "talk_to_client":
-            script = bytes((0, 6, 4))
-            return [
-                bytes((flags, how)) + actions
-                for flags in (0, 1, 2, 3)
-                for how in (0, 4)
-                for actions in (script, b"\2\6\6", b"\3\6\6", b"\5\6\6")
-            ]
+            starts = [bytes((flags, how)) + _SCRIPT for flags in range(4) for how in (0, 4)]
+            scripts = [bytes((flags, 4)) + script for flags in range(4) for script in _OTHER_SCRIPTS]
+            forged = [_edit(number, _FORGE, 0, payload) for number in range(2, 9, 2) for payload in _FORGED]
+            changed = [_edit(number, verb, 9, b"\1\2") for number in range(9) for verb in range(_FORGE)]
+            edited = [starts[index % len(starts)] + edit for index, edit in enumerate(forged + changed)]
+            return starts + scripts + edited
         case "certificate":
-            return [bytes((flags, which)) for flags in range(16) for which in range(7)]
+            whole = [bytes((flags, which)) for flags in range(16) for which in range(7)]
+            return whole + [whole[index % len(whole)] + edit for index, edit in enumerate(_DER_EDITS)]
         case _:
-            return [bytes((flags,)) for flags in range(8)]
+            whole = [bytes((flags,)) for flags in range(8)]
+            return whole + [whole[index % len(whole)] + edit for index, edit in enumerate(_DER_EDITS)]
+
+
+def _edit(number: int, verb: int, at: int, payload: bytes) -> bytes:
+    """Return an edit as `hostile.Edits` reads it."""
+    return bytes((number, verb)) + at.to_bytes(2) + bytes((len(payload),)) + payload
+
+
+# Asks, reads the answer, and says goodbye.
+_SCRIPT: Final = bytes((0, 6, 4))
+# Much data; a renegotiation; a late certificate.
+_OTHER_SCRIPTS: Final = (b"\2\6\6", b"\3\6\6", b"\5\6\6")
+_FORGE: Final = 10
+_FORGED: Final = (
+    *(b"\x16\x18\0\0\1\1", b"\x16\0\0\0\0", b"\x16\1\0\0\0", b"\x16\4\0\0\0", b"\x16\x0d\0\0\3\0\0\0"),
+    *(b"\x15\1\0", b"\x15\1\x5a", b"\x15\2\x28", b"\x14\1", b"\x17", b"\x18\1\0\1"),
+)
+_DER_EDITS: Final = tuple(_edit(0, verb, at, b"\x82") for verb in range(6) for at in range(2, 600, 37))
 
 
 @functools.cache

@@ -202,14 +202,18 @@ def on_info(ssl: Any, where: int, _value: int) -> None:
     A client's session tickets, the begin and the end of each handshake, and in TLS 1.3 the end of a client's
     answer to being asked for a certificate.
     """
-    if where == _HANDSHAKE_START:
-        connections[ssl].on_handshake_start()
-    elif where == _HANDSHAKE_DONE:
-        connections[ssl].on_handshake_done()
-    elif where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
-        connections[ssl].on_ticket()
-    elif where == _SERVER_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_FINISHED:
-        connections[ssl].on_finished()
+    connection = connections[ssl]
+    try:
+        if where == _HANDSHAKE_START:
+            connection.on_handshake_start()
+        elif where == _HANDSHAKE_DONE:
+            connection.on_handshake_done()
+        elif where == _CLIENT_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_TICKET:
+            connection.on_ticket()
+        elif where == _SERVER_STEP and ffi.string(lib.SSL_state_string_long(ssl)) == _READ_FINISHED:
+            connection.on_finished()
+    except BaseException as error:  # noqa: BLE001 - cffi would print it, and forget it
+        connection.keep(error)
 
 
 @ffi.callback("void(SSL *, char *)")  # type: ignore[untyped-decorator]

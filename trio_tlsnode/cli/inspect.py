@@ -38,6 +38,7 @@ _RESUMPTION: Final = {
     "none": "no session is given",
 }
 
+
 @click.command(short_help="Say what a server's TLS is like, and what is wrong with it.")
 @destination_argument
 @credential_options

@@ -38,8 +38,12 @@ def client_options(command: Command) -> Command:
             is_flag=True,
             help="Go on if the server is not who it should be, and say so.",
         ),
-        click.option("--max-version", metavar="VERSION", help="The newest protocol version, such as TLSv1.3."),
-        click.option("--min-version", metavar="VERSION", help="The oldest protocol version, such as TLSv1.2."),
+        click.option(
+            "--max-version", metavar="VERSION", help="The newest protocol version, such as TLSv1.3."
+        ),
+        click.option(
+            "--min-version", metavar="VERSION", help="The oldest protocol version, such as TLSv1.2."
+        ),
         click.option(
             "--alpn", multiple=True, metavar="NAME", help="Offer an application protocol; may be repeated."
         ),
@@ -51,7 +55,12 @@ def client_options(command: Command) -> Command:
 
 
 async def reach(
-    host: str, port: int, *, starttls: StartTLSProtocol | None = None, timeout: float = math.inf, **options: Any
+    host: str,
+    port: int,
+    *,
+    starttls: StartTLSProtocol | None = None,
+    timeout: float = math.inf,
+    **options: Any,
 ) -> TLSStream:
     """Return a connection to a server whose handshake is done.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import click
 import trio
 from rich.console import Console
 from rich.text import Text
 
-from .. import HandshakeTrace, StartTLSProtocol, TLSError
+from .. import ConnectionFailed, HandshakeTrace, StartTLSProtocol, TLSStream
 from .credential_options import FILE, context_options, credential_options
 from .destination import Destination, port_of
 from .failure import ExitStatus, exit_status, run, tell
@@ -72,21 +73,64 @@ def trace(
         "reject_unauthorized": not insecure_skip_verification,
         "keylog": keylog,
     }
-    traces: list[HandshakeTrace] = []
-    error: Exception | None = None
-    try:
-        connect = partial(
-            reach, destination[0], port_of(destination, starttls), timeout=timeout, **options
-        )
-        run(partial(observe, connect, traces, resume=resume), reraise=True)
-    except (TLSError, trio.TooSlowError, OSError) as failure:
-        error = failure
+    connect = partial(reach, destination[0], port_of(destination, starttls), timeout=timeout, **options)
+    traces, error = run(partial(observe, connect, resume=resume), json=json)
     status = ExitStatus.OK if error is None else exit_status(error)
-    seen = [item for item in traces if item.started_at is not None]
     if json is not None:
-        json.print(report={"traces": [item.to_dict() for item in seen]}, error=error, exit_status=status)
+        report = {"traces": [observed.to_dict() for observed in traces]}
+        json.print(report=report, error=error, exit_status=status)
     else:
-        show(terminal(), seen)
+        show(terminal(), traces)
         if error is not None:
             tell(error)
     raise click.exceptions.Exit(status or 0)
+
+
+async def observe(
+    connect: Callable[..., Awaitable[TLSStream]], *, resume: bool = False
+) -> tuple[list[HandshakeTrace], Exception | None]:
+    """Do a handshake, and perhaps another one that resumes its session.
+
+    Args:
+        connect: Makes a connection; takes the options ``trace`` and ``session``.
+        resume: Whether to do two.
+
+    Returns:
+        What was seen, and what it failed of, if it did.
+
+    Raises:
+        TLSError: there was not even a connection.
+        OSError: likewise.
+    """
+    traces: list[HandshakeTrace] = []
+    session: bytes | None = None
+    for _ in range(2 if resume else 1):
+        trace = HandshakeTrace()
+        try:
+            async with await connect(trace=trace, session=session) as stream:
+                with trio.move_on_after(_PATIENCE):
+                    await stream.send_eof()
+                    async for _ in stream:
+                        pass
+                session = stream.session
+        except (ConnectionFailed, trio.TooSlowError) as error:
+            if trace.started_at is None:
+                raise
+            return [*traces, trace], error
+        traces.append(trace)
+    return traces, None
+
+
+def show(console: Console, traces: Sequence[HandshakeTrace]) -> None:
+    """Print timelines.
+
+    Args:
+        console: Where to.
+        traces: What was seen.
+    """
+    for index, trace in enumerate(traces):
+        if index:
+            console.print()
+        for number, line in enumerate(trace.text(max(console.width, _LEAST_WIDTH)).splitlines()):
+            style = next((style for mark, style in _STYLES if mark in line), "bold" if number == 0 else "")
+            console.print(Text(line, style=style), soft_wrap=True)
