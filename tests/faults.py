@@ -255,7 +255,8 @@ async def outcome(stream: TLSStream, *, wait: bool = False) -> tls.TLSError | No
             await stream.receive_some()
     except tls.TLSError as error:
         await trio.aclose_forcefully(stream)
-        return error
+        # From Python 3.13 on, a traceback keeps the frames of those who called, and so what holds this.
+        return error.with_traceback(None)
     await stream.aclose()
     return None
 

@@ -303,14 +303,16 @@ def _server_name(name: str) -> x509.GeneralName:
     Raises:
         ConfigurationError: it is not local, or no name.
     """
+    address = None
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(name)
-        if any(address in network for network in LOCAL_NETWORKS if network.version == address.version):
-            return x509.IPAddress(address)
-        raise ConfigurationError(
-            f"{name} is a public address: local ones are of loopback, private and link-local networks",
-            option="names",
-        )
+    if address is not None:
+        if not any(address in network for network in LOCAL_NETWORKS):
+            raise ConfigurationError(
+                f"{name} is a public address: local ones are of loopback, private and link-local networks",
+                option="names",
+            )
+        return x509.IPAddress(address)
     star, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
     try:
         host = to_ascii(rest).removesuffix(".").lower()
@@ -322,8 +324,8 @@ def _server_name(name: str) -> x509.GeneralName:
     domain = next((domain for domain in LOCAL_DOMAINS if f".{host}".endswith(f".{domain}")), None)
     if domain is None:
         raise ConfigurationError(
-            f"{name} may be somebody's in public: local names are localhost, and those below "
-            f"{', '.join(LOCAL_DOMAINS)}",
+            f"{name} may be somebody's in public: local names are localhost, and those that end with "
+            f"{', '.join(f'.{domain}' for domain in LOCAL_DOMAINS)}",
             option="names",
         )
     if star and host == domain:

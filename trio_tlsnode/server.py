@@ -429,6 +429,8 @@ class TLSServer:
             finally:
                 if failure is not None:
                     self._client_errors.report(failure)
+                # Its cause may know this frame, which would know it: a cycle.
+                failure = None
         if rest is not None:
             raise rest
 

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import trio
 
-from .errors import CertificateError, ConnectionFailed, TLSError
+from .errors import CertificateError, ConnectionFailed, ConnectionLost, TLSError
 from .html_table import html_table
 
 logger = logging.getLogger("trio_tlsnode")
@@ -91,6 +91,9 @@ class ClientErrors:
         """Take the failure of one connection, without its traceback."""
         error.__traceback__ = None
         error.__context__ = None
+        if isinstance(error, ConnectionLost) and error.__cause__ is not None:
+            # That the network broke was noticed in this package, and nowhere else.
+            error.__cause__.__traceback__ = None
         self._failed[error.code] += 1
         if not self._supervised:
             self._log(error)

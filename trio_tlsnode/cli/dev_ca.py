@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 import shlex
 import sys
@@ -15,7 +17,7 @@ from .. import Certificate, ConfigurationError, LocalAuthority, LocalCertificate
 from .credential_options import FILE
 from .failure import ExitStatus, tell
 from .report import JSONOutput, json_option
-from .terminal import print_line, print_rows, terminal
+from .terminal import print_line, print_rows, print_text, terminal
 
 _DEFAULT_FOLDER: Final = Path(click.get_app_dir("tlsnode")) / "dev-ca"
 
@@ -158,7 +160,7 @@ def _show(
         )
     if issued is None:
         return
-    print_line(console, (f"Issued a certificate for {_names(issued.certificate)}", "bold"))
+    print_text(console, f"Issued a certificate for {_names(issued.certificate)}", "bold")
     rows = [("certificate", str(files["cert"]))]
     rows += [(label, str(files[label])) for label in ("key", "pfx") if label in files]
     rows.append(("valid", f"until {issued.certificate.valid_to:%Y-%m-%d}"))
@@ -170,6 +172,13 @@ def _show(
 
 
 def _names(certificate: Certificate) -> str:
+    names = dict.fromkeys(_name(value) for _, value in certificate.alt_names)
     common_name = certificate.subject.get("CN")
-    names = [] if common_name is None else [str(common_name)]
-    return ", ".join(dict.fromkeys([*names, *(value for _, value in certificate.alt_names)]))
+    return ", ".join(names if common_name is None else {str(common_name): None, **names})
+
+
+def _name(value: str) -> str:
+    with contextlib.suppress(ValueError):
+        # As people write it.
+        return str(ipaddress.ip_address(value))
+    return value
