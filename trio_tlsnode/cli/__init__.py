@@ -17,14 +17,18 @@ except ModuleNotFoundError as missing:
 
 from .. import __version__
 from . import connect, demo, dev_ca, inspect, serve, trace, watch
+from .default_options import default_options, setting_defaults
 
 __all__ = ["main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tlsnode", message="%(prog)s %(version)s")
-def main() -> None:
+@default_options
+@click.pass_context
+def main(context: click.Context, /, tls_cipher_list: str | None, **switches: bool) -> None:
     """TLS from the command line, on trio-tlsnode."""
+    context.with_resource(setting_defaults(tls_cipher_list, **switches))
 
 
 main.add_command(connect.connect)
