@@ -1,8 +1,8 @@
 """Hostile bytes: whatever a peer sends, its victim fails of typed errors only, in time, and nothing is left.
 
 What is tried are first flights of real clients and servers, whole conversations that are edited inside their
-encryption, certificates, and OCSP responses.  ``python -m benchmarks.reliability fuzz`` looks for more, guided
-by coverage; what it has kept is replayed here.
+encryption, certificates, and OCSP responses.  ``python -m benchmarks.reliability fuzz`` looks for more,
+guided by coverage; what it has kept is replayed here.
 """
 
 from __future__ import annotations

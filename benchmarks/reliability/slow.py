@@ -104,7 +104,7 @@ class Result(NamedTuple):
         median: A good client's round trip meanwhile, in the middle, in seconds.
         p99: That of which 99 of 100 take no longer.
         freed_after: How long after the last one's time was over none was left, in seconds.
-        left: What memory was taken for good, in bytes for each.
+        left: How many ``SSL`` objects were left, the good client's aside.
         reported: How many failures were counted.
     """
 
@@ -114,7 +114,7 @@ class Result(NamedTuple):
     median: float
     p99: float
     freed_after: float
-    left: float
+    left: int
     reported: int
 
 
@@ -169,7 +169,7 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
         median,
         p99,
         freed,
-        (after["memory"] - before["memory"]) / connections,
+        after["ssl"] - 1,
         failed,
     )
 
@@ -191,6 +191,8 @@ def broken(results: list[Result], connections: int) -> list[str]:
     for result in results:
         if result.freed_after == math.inf:
             promises.append(f"{result.kind}: they were not freed")
+        if result.left:
+            promises.append(f"{result.kind}: {result.left} SSL objects are left")
         if result.reported != connections:
             promises.append(f"{result.kind}: {result.reported} of {connections} were told of")
     return promises
@@ -206,12 +208,12 @@ def report(results: list[Result], timeout: float) -> str:
             milliseconds(result.median),
             milliseconds(result.p99),
             f"{max(result.freed_after, 0):.1f}",
-            f"{result.left / 1024:.1f}",
+            result.left,
         )
         for result in results
     ]
     columns = (
         *("peers that", "at once", "memory of each, KiB", "good client's round trip, median, ms", "p99, ms"),
-        *("all freed after their time, s", "memory left of each, KiB"),
+        *("all freed after their time, s", "left"),
     )
     return table(f"Slow and silent peers; time-outs of {timeout:g} s", columns, rows)

@@ -20,13 +20,11 @@ _GREATEST: Final = ("1.3", "1.2")
 
 def default_options(command: Command) -> Command:
     """Give a command the options that `setting_defaults` takes."""
-    options = [
-        click.option("--tls-cipher-list", metavar="LIST", help="The cipher suites, unless a command says so.")
-    ]
+    options = [click.option("--tls-cipher-list", metavar="LIST", help="The default cipher suites.")]
     for kind, numbers in (("min", _LEAST), ("max", _GREATEST)):
         for number in sorted(numbers):
             least = "oldest" if kind == "min" else "newest"
-            text = f"TLS {number} is the {least} version, unless a command says so."
+            text = f"By default, TLS {number} is the {least} version."
             options.append(
                 click.option(f"--tls-{kind}-v{number}", _switch(kind, number), is_flag=True, help=text)
             )
