@@ -933,6 +933,50 @@ def test_it_begins_when_a_record_that_has_come_in_part_is_whole(role: str) -> No
     assert starting.finish_handshake() is True
 
 
+def test_a_hello_that_crosses_our_question_is_its_answer_and_neither_counts() -> None:
+    client, server = engines(server={"renegotiation_limit": 0})
+    client.renegotiate()
+    assert client.finish_handshake() is Want.READ
+    hello = client.drain()
+    server.feed(hello[:50])
+    # OpenSSL asks later, as the hello has come in part.
+    server.renegotiate(request_cert=False)
+    assert server.finish_handshake() is Want.READ
+    server.feed(hello[50:])
+    exchange(server, client)
+    assert server.finish_handshake() is client.finish_handshake() is True
+    assert server.renegotiations_begun == 1
+    client.write(b"it goes on")
+    assert exchange(client, server) == (b"", b"it goes on")
+    assert not answered(client, server)
+
+
+def test_one_that_the_peer_has_begun_goes_first() -> None:
+    client, server, answer = half_way()
+    assert server.finish_handshake() is Want.READ
+    client.feed(answer)
+    exchange(client, server)
+    assert server.finish_handshake() is True
+    renegotiated(server, client)
+    assert (client.renegotiations_begun, server.renegotiations_begun) == (2, 1)
+
+
+@over_both
+async def test_a_handshake_that_begins_at_the_last_moment_is_no_trouble(transport: str) -> None:
+    options = {"renegotiation_limit": 100}
+    async with pair(transports=transport, presents="alice", client=options, server=options) as ends:
+        client, server = ends
+        async with beside(lambda: read_on(server), lambda: read_on(client)):
+            for turns in range(8):
+                # Our own question, and theirs that is read some turns of the loop before.
+                async with trio.open_nursery() as asking:
+                    asking.start_soon(server.renegotiate)
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    asking.start_soon(client.renegotiate)
+            await client.send_all(b"it goes on")
+
+
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_it_begins_in_spite_of_data_that_nobody_has_read(role: str) -> None:
     client, server = engines()

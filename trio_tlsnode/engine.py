@@ -179,6 +179,7 @@ class Engine(Connection):
         "_alpn_protocols",
         "_asked",
         "_backlog",
+        "_begun",
         "_check_identity",
         "_clock",
         "_early_data",
@@ -293,8 +294,9 @@ class Engine(Connection):
         # A handshake that is not the first: asked for by us, and going on.
         self._asked = False
         self._renegotiating = False
-        # The peer's Finished message before it.
+        # The peer's Finished message before it, and how many were begun by us.
         self._last_finished = b""
+        self._begun = 0
         # Decrypted while a handshake was waited for.
         self._backlog = bytearray()
         self._stream: weakref.ref[TLSStream] | None = None
@@ -1187,6 +1189,8 @@ class Engine(Connection):
         self._renegotiating = True
         self._last_finished = self.finished_message(of_peer=True)
         self.verification = self._new_verification()
+        # OpenSSL may ask when the peer's own handshake, which came in between, was taken for the answer.
+        self._asked = self._asked or self.renegotiations_begun > self._begun
         if not self._asked:
             self._count_renegotiation()
 
@@ -1219,6 +1223,7 @@ class Engine(Connection):
         if not self._renegotiating:
             return
         self._renegotiating = False
+        self._begun = self.renegotiations_begun
         # To OpenSSL it is a handshake, too, to send a HelloRequest, or to refuse a hello: it verifies nobody.
         if self.finished_message(of_peer=True) == self._last_finished:
             self.verification = None

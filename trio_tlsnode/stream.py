@@ -730,17 +730,29 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if not self._secure:
                 await self.do_handshake()
             self._check_can_send()
-            with trio.CancelScope(deadline=trio.current_time() + self._timeouts.handshake) as scope:
-                # One that the peer has begun, or that was cancelled.
-                await self._drive(self._engine.finish_handshake)
-                self._check_can_send()
+            engine, started = self._engine, False
+            refusal: ConnectionFailed | None = None
+
+            def shake_hands() -> bool | Want:
+                nonlocal started, refusal
+                # One that the peer has begun, or that was cancelled, goes first.
+                outcome = engine.finish_handshake()
+                if started or outcome is not True:
+                    return outcome
+                started = True
                 try:
                     start()
                 except ConnectionFailed as error:
-                    raise self._locate(error)
-                await self._drive(self._engine.finish_handshake, flush=True)
+                    # The connection goes on.
+                    refusal = error.again()
+                return engine.finish_handshake()
+
+            with trio.CancelScope(deadline=trio.current_time() + self._timeouts.handshake) as scope:
+                await self._drive(shake_hands, flush=True)
             if scope.cancelled_caught:
                 raise await self._abandon(self.handshake_timed_out())
+            if refusal is not None:
+                raise self._locate(refusal)
 
     # Data
 

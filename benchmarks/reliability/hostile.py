@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import pickle
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -112,11 +113,13 @@ def examine(error: BaseException) -> None:
         raise BrokenPromiseError(f"not one line of a log: {text!r}")
     repr(error)
     error._repr_html_()
+    json.dumps(error.to_dict())
     if error.phase is None or error.side not in {"peer", "local", "network"}:
         raise BrokenPromiseError(f"{error!r} has no place: {error.phase}, {error.side}")
     if str(pickle.loads(pickle.dumps(error))) != text:
         raise BrokenPromiseError(f"{error!r} is another one elsewhere")
     if error.client_hello is not None:
+        error.client_hello._repr_html_()
         _read_all(error.client_hello)
     if isinstance(error, tls.CertificateError):
         for problem in error.problems:
@@ -148,6 +151,7 @@ def read_info(stream: tls.TLSStream) -> None:
     """Read what was negotiated."""
     info = stream.info
     info._repr_html_()
+    json.dumps(info.to_dict())
     for certificate in info.peer_certificate_chain:
         _read_certificate(certificate)
     if info.authorization_error is not None:

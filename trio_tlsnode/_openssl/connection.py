@@ -388,6 +388,11 @@ class Connection:
             raise ConfigurationError(f"{error.reason}: secure_options forbids it", code=error.code)
         self._digested = False
 
+    @property
+    def renegotiations_begun(self) -> int:
+        """How often this side has begun a renegotiation, or a client has answered a HelloRequest."""
+        return int(lib.SSL_total_renegotiations(self._ssl))
+
     def refuse_renegotiation(self) -> None:
         """Answer the peer's hello, also one that is just being read, with the alert no_renegotiation."""
         lib.SSL_set_options(self._ssl, lib.SSL_OP_NO_RENEGOTIATION)

@@ -1,0 +1,234 @@
+"""ProxyHandler: a server's handler that passes each connection on to a plain service behind it.
+
+It is the TLS in front of a service that has none.  All that is TLS is the `TLSServer`'s: certificates by name,
+application protocols, client certificates, hot reload, closing with grace.  The handler chooses the service,
+decides whether this client may use it, and passes bytes on in both directions until both have ended.
+
+What goes wrong behind the proxy ends one connection.  Its client is not told that all has arrived: the
+connection ends without close_notify, as that of the service has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
+
+import trio
+
+from .addresses import Address
+from .client_rule import ClientRule
+from .connect_errors import connect_error
+from .dialing import Dialer
+from .errors import CertificateError, ConfigurationError, ConnectError, ConnectionFailed
+from .identity import to_ascii
+from .proxy_protocol import ProxyProtocol, proxy_header
+from .stream import TLSStream
+from .timeouts import check_seconds
+
+Backend: TypeAlias = "tuple[str, int] | os.PathLike[str]"
+"""Where a service is: a host and a port, or the path of a Unix socket."""
+
+ProxyOutcome = Literal["done", "no route", "not allowed", "backend unreachable", "backend lost", "client lost"]
+"""How a connection through a proxy ended: "done" is both sides saying so."""
+
+_PIECE: Final = 64 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyRoute:
+    """Where connections go, and which.
+
+    Attributes:
+        backend: The service: (host, port), or the path of a Unix socket.
+        names: The server names that clients send, with ``*`` within a label ("*.app.test"); empty is any name,
+            and none at all.
+        alpn_protocols: The application protocols that were negotiated; empty is any, and none at all.  The
+            server has to offer them, too.
+        allow: Rules for the client's verified certificate, one of which must let it in; empty lets everybody
+            in who has come so far.
+
+    Raises:
+        ConfigurationError: a name cannot be one.
+    """
+
+    backend: Backend
+    names: Sequence[str] = ()
+    alpn_protocols: Sequence[str] = ()
+    allow: Sequence[ClientRule] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that are none."""
+        if isinstance(self.names, str) or isinstance(self.alpn_protocols, str):
+            raise ConfigurationError("names and alpn_protocols are lists", option="routes")
+        _ = self._patterns
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_pattern, self.names))
+
+    def matches(self, server_name: str | None, alpn_protocol: str | None) -> bool:
+        """Whether a connection goes this way.
+
+        Args:
+            server_name: The name that its client has sent.
+            alpn_protocol: The application protocol that was negotiated.
+        """
+        if self.alpn_protocols and alpn_protocol not in self.alpn_protocols:
+            return False
+        if not self.names:
+            return True
+        name = (server_name or "").removesuffix(".")
+        return any(pattern.fullmatch(name) for pattern in self._patterns)
+
+    @property
+    def place(self) -> str:
+        """The service in words: "127.0.0.1:8080"."""
+        if isinstance(self.backend, tuple):
+            host, port = self.backend
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return os.fspath(self.backend)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProxiedConnection:
+    """What became of one connection through a proxy.
+
+    Attributes:
+        remote_address: Where the client was, if the transport could tell.
+        server_name: The name that it sent, or None.
+        alpn_protocol: The application protocol, or None.
+        client: The name of its verified certificate: the rule's that let it in, else its common name; None
+            without one.
+        backend: Where the service is, or None if there was no route.
+        bytes_received: What came from the client, in bytes of plaintext.
+        bytes_sent: What went to it.
+        duration: How long it took, in seconds, without the handshake.
+        outcome: How it ended.
+        reason: Why, where it did not end well; else "".
+    """
+
+    remote_address: Address | None
+    server_name: str | None
+    alpn_protocol: str | None
+    client: str | None
+    backend: str | None
+    bytes_received: int
+    bytes_sent: int
+    duration: float
+    outcome: ProxyOutcome
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what JSON has: the attributes."""
+        address = self.remote_address
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return facts | {
+            "remote_address": None if address is None else address._asdict(),
+            "duration": round(self.duration, 3),
+        }
+
+
+class ProxyHandler:
+    """A handler for `TLSServer` that passes connections on to plain services.
+
+    ``TLSServer(ProxyHandler([ProxyRoute(("127.0.0.1", 8080))]), context)`` is a whole proxy.  To ask for
+    client certificates, and what to do with those that are not verified, is the server's business
+    (``request_cert``, ``reject_unauthorized``); rules let in verified ones alone.
+
+    Args:
+        routes: Where connections go; the first that matches is taken, and without one the connection is
+            closed.
+        proxy_protocol: Tell the services who their clients are by this version of the PROXY protocol; they
+            must expect it.
+        connect_timeout: How long connecting to a service may take, in seconds.
+        half_open_timeout: How long a connection may go on when one direction has ended, in seconds.
+        on_end: Called with a `ProxiedConnection` when a connection has ended.
+
+    Raises:
+        ConfigurationError: there is no route, or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[ProxyRoute],
+        *,
+        proxy_protocol: ProxyProtocol | None = None,
+        connect_timeout: float = 10.0,
+        half_open_timeout: float = 60.0,
+        on_end: Callable[[ProxiedConnection], object] | None = None,
+    ) -> None:
+        self._routes = tuple(routes)
+        if not self._routes:
+            raise ConfigurationError("a proxy needs a route", option="routes")
+        if proxy_protocol not in (None, 1, 2):
+            raise ConfigurationError(
+                f"the PROXY protocol has versions 1 and 2. Received {proxy_protocol!r}", option="proxy_protocol"
+            )
+        self._proxy_protocol = proxy_protocol
+        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        self._half_open_timeout = check_seconds("half_open_timeout", half_open_timeout)
+        self._on_end = on_end
+
+    async def __call__(self, stream: TLSStream) -> None:
+        """Pass one connection on, until it has ended.
+
+        Args:
+            stream: The connection.
+
+        Raises:
+            ConnectionFailed: the client's side failed.
+        """
+        started = trio.current_time()
+        passage = _Passage(stream)
+        try:
+            await self._pass_on(stream, passage)
+        finally:
+            if self._on_end is not None:
+                self._on_end(passage.ended(trio.current_time() - started))
+
+    async def _pass_on(self, stream: TLSStream, passage: _Passage) -> None:
+        info = stream.info
+        route = next(
+            (route for route in self._routes if route.matches(info.server_name, info.alpn_protocol)), None
+        )
+        if route is None:
+            passage.end("no route", f"nothing is served by the name {info.server_name or 'of nobody'}")
+            return
+        passage.backend = route.place
+        if not passage.let_in(route.allow):
+            return
+        try:
+            backend = await self._connect(route)
+        except (ConnectError, trio.TooSlowError) as error:
+            passage.end("backend unreachable", str(error))
+            return
+        try:
+            if self._proxy_protocol is not None:
+                header = proxy_header(
+                    self._proxy_protocol, stream.remote_address, stream.local_address, info
+                )
+                await backend.send_all(header)
+            await self._relay(stream, backend, passage)
+        except ConnectionFailed as error:
+            passage.end("client lost", str(error))
+            raise
+        except trio.BrokenResourceError as error:
+            passage.end("backend lost", str(error.__cause__ or error))
+            # Without close_notify: the client must not take what it has for all there is.
+            await trio.aclose_forcefully(stream)
+        finally:
+            await trio.aclose_forcefully(backend)
+
+    async def _connect(self, route: ProxyRoute) -> trio.SocketStream:
+        with trio.fail_after(self._connect_timeout):
+            if isinstance(route.backend, tuple):
+                return await Dialer().dial(*route.backend)
+            path = os.fspath(route.backend)
+            try:
+                return await trio.open_unix_socket(path)
+            except OSError as error:
+                raise connect_error(error, path, None) from error
