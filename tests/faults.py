@@ -255,7 +255,7 @@ async def outcome(stream: TLSStream, *, wait: bool = False) -> tls.TLSError | No
             await stream.receive_some()
     except tls.TLSError as error:
         await trio.aclose_forcefully(stream)
-        # From Python 3.13 on, a traceback keeps the frames of those who called, and so what holds this.
+        # From Python 3.12 on, a traceback keeps the frames of those who called, and so what holds this.
         return error.with_traceback(None)
     await stream.aclose()
     return None

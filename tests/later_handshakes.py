@@ -210,6 +210,12 @@ class Traffic:
             self._digests[index].update(data)
             self.received[index] += len(data)
 
+    async def goes_on(self) -> None:
+        """Wait until more has arrived at either end."""
+        before = list(self.received)
+        while any(now == then for now, then in zip(self.received, before, strict=True)):
+            await trio.lowlevel.checkpoint()
+
     def end(self) -> None:
         self._over = True
 

@@ -81,13 +81,12 @@ async def test_what_was_negotiated_is_a_new_value_and_the_old_one_stays(transpor
 @over_both
 async def test_data_flows_in_both_directions_meanwhile(transport: str) -> None:
     async with pair(transports=transport, presents="alice") as ends, full_duplex(ends) as traffic:
-        before = list(traffic.received)
         for _ in range(3):
             info = ends[1].info
             await ends[1].renegotiate()
             assert ends[1].info is not info
             assert ends[1].authorized
-        assert all(now > then for now, then in zip(traffic.received, before, strict=True))
+            await traffic.goes_on()
 
 
 @over_both

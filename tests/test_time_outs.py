@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import weakref
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from later_handshakes import (
 from trio.testing import MockClock, memory_stream_pair
 
 import trio_tlsnode as tls
+from trio_tlsnode import stream as stream_module
 from trio_tlsnode.stream import TLSStream
 from trio_tlsnode.testing import DelayingStream, MemoryListener, StallingStream, TransportWrapper
 
@@ -342,13 +342,17 @@ async def test_without_it_a_peer_may_take_for_ever(
         assert scope.cancelled_caught
 
 
-async def test_nothing_keeps_a_connection_that_has_timed_out(autojump_clock: MockClock) -> None:
-    async with pair(server=IDLE) as ends:
-        with contextlib.suppress(tls.IdleTimeout):
-            await ends[1].receive_some()
-        remaining = weakref.ref(ends[1])
-    del ends
-    assert remaining() is None
+@pytest.mark.parametrize("error", [tls.IdleTimeout, tls.SendTimeout])
+async def test_an_error_keeps_nothing_of_what_led_to_it(
+    error: type[tls.ConnectionFailed], autojump_clock: MockClock
+) -> None:
+    """A frame whose own exception is among its variables is a cycle, and keeps its connection."""
+    async with pair(transports=clogged("memory"), server={**IDLE, **SEND}) as (_client, server):
+        with pytest.raises(error) as caught:
+            await (server.receive_some() if error is tls.IdleTimeout else server.send_all(MUCH))
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__):
+            if frame.f_code.co_filename == stream_module.__file__:
+                assert caught.value not in frame.f_locals.values()
 
 
 # A server's

@@ -11,6 +11,7 @@ from .ca_store import root_certificates
 from .certificates import Certificate
 from .client import connect, connect_unix, wrap_client
 from .client_hello import ClientHello
+from .client_rule import ClientRule
 from .context import SecureContext
 from .defaults import defaults, get_ca_certificates
 from .engine import Engine, Want
@@ -43,6 +44,7 @@ from .listener import TLSListener
 from .local_authority import LocalAuthority, LocalCertificate
 from .negotiation import Choice, ServerOptions
 from .ocsp_stapler import OCSPStapler, StaplerStatistics
+from .proxy import ProxiedConnection, ProxyHandler, ProxyRoute
 from .psk import PreSharedKey
 from .server import ServerStatistics, TLSServer
 from .sessions import SessionCache, SessionCacheStatistics
@@ -62,6 +64,7 @@ __all__ = [
     "Choice",
     "Cipher",
     "ClientHello",
+    "ClientRule",
     "ClientStreamOptions",
     "ConfigurationError",
     "ConfigurationTypeError",
@@ -87,6 +90,9 @@ __all__ = [
     "PeerAlert",
     "PreSharedKey",
     "ProtocolError",
+    "ProxiedConnection",
+    "ProxyHandler",
+    "ProxyRoute",
     "SecureContext",
     "SendTimeout",
     "ServerOptions",

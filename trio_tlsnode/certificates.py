@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import re
 import ssl
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -125,7 +126,9 @@ class Certificate:
             CertificateError: `cryptography` refuses the certificate.
         """
         if self._x509 is None:
-            with _Reading(self, "certificate"):
+            # It warns of what RFC 5280 does not allow, and a peer chooses what is in its certificate.
+            with _Reading(self, "certificate"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 try:
                     self._x509 = x509.load_der_x509_certificate(self._raw)
                 except x509.InvalidVersion as unknown:

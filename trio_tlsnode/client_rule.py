@@ -49,7 +49,9 @@ class ClientRule:
             try:
                 ipaddress.ip_network(self.pattern)
             except ValueError as error:
-                raise ConfigurationError(f"{self.pattern!r} is no address or network: {error}", option="allow") from error
+                raise ConfigurationError(
+                    f"{self.pattern!r} is no address or network: {error}", option="allow"
+                ) from error
 
     @classmethod
     def parse(cls, text: str) -> ClientRule:
@@ -95,7 +97,9 @@ class ClientRule:
             except ValueError:
                 return False
         part = _PARTS[self.kind]
-        pattern = re.escape(self.pattern) if part is None else part.join(map(re.escape, self.pattern.split("*")))
+        pattern = (
+            re.escape(self.pattern) if part is None else part.join(map(re.escape, self.pattern.split("*")))
+        )
         # Domains have no case; what stands before the at sign, and in a URI, may have one.
         flags = re.IGNORECASE if self.kind == "DNS" else 0
         return re.fullmatch(pattern, name, flags | re.ASCII) is not None

@@ -1,8 +1,8 @@
 """ProxyHandler: a server's handler that passes each connection on to a plain service behind it.
 
-It is the TLS in front of a service that has none.  All that is TLS is the `TLSServer`'s: certificates by name,
-application protocols, client certificates, hot reload, closing with grace.  The handler chooses the service,
-decides whether this client may use it, and passes bytes on in both directions until both have ended.
+It is the TLS in front of a service that has none.  All that is TLS is the `TLSServer`'s: certificates by
+name, application protocols, client certificates, hot reload, closing with grace.  The handler chooses the
+service, decides whether this client may use it, and passes bytes on until both directions have ended.
 
 What goes wrong behind the proxy ends one connection.  Its client is not told that all has arrived: the
 connection ends without close_notify, as that of the service has.
@@ -13,27 +13,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
 import trio
 
 from .addresses import Address
+from .certificates import Certificate
 from .client_rule import ClientRule
 from .connect_errors import connect_error
 from .dialing import Dialer
 from .errors import CertificateError, ConfigurationError, ConnectError, ConnectionFailed
 from .identity import to_ascii
+from .option_values import check_seconds
 from .proxy_protocol import ProxyProtocol, proxy_header
 from .stream import TLSStream
-from .timeouts import check_seconds
 
 Backend: TypeAlias = "tuple[str, int] | os.PathLike[str]"
 """Where a service is: a host and a port, or the path of a Unix socket."""
 
-ProxyOutcome = Literal["done", "no route", "not allowed", "backend unreachable", "backend lost", "client lost"]
-"""How a connection through a proxy ended: "done" is both sides saying so."""
+ProxyOutcome = Literal[
+    "done", "no route", "not allowed", "backend unreachable", "backend lost", "client lost", "cancelled"
+]
+"""How a connection through a proxy ended: "done" is by both sides, "cancelled" by closing the server."""
 
 _PIECE: Final = 64 * 1024
 
@@ -44,8 +47,8 @@ class ProxyRoute:
 
     Attributes:
         backend: The service: (host, port), or the path of a Unix socket.
-        names: The server names that clients send, with ``*`` within a label ("*.app.test"); empty is any name,
-            and none at all.
+        names: The server names that clients send, with ``*`` within a label ("*.app.test"); empty is any
+            name, and none at all.
         alpn_protocols: The application protocols that were negotiated; empty is any, and none at all.  The
             server has to offer them, too.
         allow: Rules for the client's verified certificate, one of which must let it in; empty lets everybody
@@ -101,8 +104,7 @@ class ProxiedConnection:
         remote_address: Where the client was, if the transport could tell.
         server_name: The name that it sent, or None.
         alpn_protocol: The application protocol, or None.
-        client: The name of its verified certificate: the rule's that let it in, else its common name; None
-            without one.
+        client: The common name of its verified certificate, or if that has none the rule that let it in.
         backend: Where the service is, or None if there was no route.
         bytes_received: What came from the client, in bytes of plaintext.
         bytes_sent: What went to it.
@@ -166,7 +168,8 @@ class ProxyHandler:
             raise ConfigurationError("a proxy needs a route", option="routes")
         if proxy_protocol not in (None, 1, 2):
             raise ConfigurationError(
-                f"the PROXY protocol has versions 1 and 2. Received {proxy_protocol!r}", option="proxy_protocol"
+                f"the PROXY protocol has versions 1 and 2. Received {proxy_protocol!r}",
+                option="proxy_protocol",
             )
         self._proxy_protocol = proxy_protocol
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
@@ -203,15 +206,13 @@ class ProxyHandler:
             return
         try:
             backend = await self._connect(route)
-        except (ConnectError, trio.TooSlowError) as error:
+        except ConnectError as error:
             passage.end("backend unreachable", str(error))
             return
+        except trio.TooSlowError:
+            passage.end("backend unreachable", f"no connection within {self._connect_timeout:g} seconds")
+            return
         try:
-            if self._proxy_protocol is not None:
-                header = proxy_header(
-                    self._proxy_protocol, stream.remote_address, stream.local_address, info
-                )
-                await backend.send_all(header)
             await self._relay(stream, backend, passage)
         except ConnectionFailed as error:
             passage.end("client lost", str(error))
@@ -223,6 +224,52 @@ class ProxyHandler:
         finally:
             await trio.aclose_forcefully(backend)
 
+    async def _relay(self, stream: TLSStream, backend: trio.SocketStream, passage: _Passage) -> None:
+        """Pass bytes on in both directions until both have ended.
+
+        Raises:
+            ConnectionFailed: the client's side failed.
+            trio.BrokenResourceError: the service's did.
+        """
+        failures: list[trio.BrokenResourceError] = []
+        if self._proxy_protocol is not None:
+            await backend.send_all(
+                proxy_header(self._proxy_protocol, stream.remote_address, stream.local_address, stream.info)
+            )
+
+        async def run(direction: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await direction()
+            except trio.BrokenResourceError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+            else:
+                nursery.cancel_scope.deadline = trio.current_time() + self._half_open_timeout
+
+        async def to_backend() -> None:
+            async for data in stream:
+                passage.bytes_received += len(data)
+                try:
+                    await backend.send_all(data)
+                except trio.BrokenResourceError:
+                    # It reads no more, but may have answered before.
+                    return
+            await backend.send_eof()
+
+        async def to_client() -> None:
+            while data := await backend.receive_some(_PIECE):
+                await stream.send_all(data)
+                passage.bytes_sent += len(data)
+            await stream.send_eof()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, to_backend)
+            nursery.start_soon(run, to_client)
+        if failures:
+            raise failures[0]
+        late = nursery.cancel_scope.cancelled_caught
+        passage.end("done", "it was half open for too long" if late else "")
+
     async def _connect(self, route: ProxyRoute) -> trio.SocketStream:
         with trio.fail_after(self._connect_timeout):
             if isinstance(route.backend, tuple):
@@ -232,3 +279,83 @@ class ProxyHandler:
                 return await trio.open_unix_socket(path)
             except OSError as error:
                 raise connect_error(error, path, None) from error
+
+
+class _Passage:
+    """What is known of a connection that is passed on.
+
+    Attributes:
+        backend: Where the service is, once that is known.
+        bytes_received: What has come from the client.
+        bytes_sent: What has gone to it.
+    """
+
+    def __init__(self, stream: TLSStream) -> None:
+        self._stream = stream
+        self.backend: str | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._client: str | None = None
+        self._outcome: ProxyOutcome = "cancelled"
+        self._reason = ""
+
+    def let_in(self, rules: Sequence[ClientRule]) -> bool:
+        """Whether the client may come in."""
+        certificate = self._stream.info.peer_certificate if self._stream.authorized else None
+        if certificate is not None:
+            self._client = _common_name(certificate)
+        if not rules:
+            return True
+        if certificate is None:
+            self.end("not allowed", "the client has no verified certificate")
+            return False
+        rule = next((rule for rule in rules if rule.allows(certificate)), None)
+        if rule is None:
+            self.end("not allowed", f"no rule lets {self._client or 'this client'} in")
+            return False
+        self._client = self._client or str(rule)
+        return True
+
+    def end(self, outcome: ProxyOutcome, reason: str) -> None:
+        """Note how it ended."""
+        self._outcome, self._reason = outcome, reason
+
+    def ended(self, duration: float) -> ProxiedConnection:
+        """Return what became of it."""
+        info = self._stream.info
+        return ProxiedConnection(
+            remote_address=self._stream.remote_address,
+            server_name=info.server_name,
+            alpn_protocol=info.alpn_protocol,
+            client=self._client,
+            backend=self.backend,
+            bytes_received=self.bytes_received,
+            bytes_sent=self.bytes_sent,
+            duration=duration,
+            outcome=self._outcome,
+            reason=self._reason,
+        )
+
+
+def _common_name(certificate: Certificate) -> str | None:
+    try:
+        name = certificate.subject.get("CN")
+    except CertificateError:
+        return None
+    return name if name is None or isinstance(name, str) else name[0]
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Return what a server name has to match.
+
+    Raises:
+        ConfigurationError: it is no name.
+    """
+    try:
+        labels = [to_ascii(label) for label in name.removesuffix(".").split(".")]
+    except ValueError as error:
+        raise ConfigurationError(f"{name!r} is no host name: {error}", option="routes") from error
+    if not all(labels):
+        raise ConfigurationError(f"{name!r} is no host name", option="routes")
+    wildcards = re.escape(".".join(labels)).replace(r"\*", "[^.]*")
+    return re.compile(wildcards, re.IGNORECASE | re.ASCII)

@@ -41,7 +41,12 @@ def proxy_header(
 
 
 def _text(source: Address | None, destination: Address | None) -> bytes:
-    if source is None or destination is None or source.family == "unix" or source.family != destination.family:
+    if (
+        source is None
+        or destination is None
+        or source.family == "unix"
+        or source.family != destination.family
+    ):
         return b"PROXY UNKNOWN\r\n"
     family = "TCP4" if source.family == "IPv4" else "TCP6"
     line = f"PROXY {family} {_bare(source)} {_bare(destination)} {source.port} {destination.port}\r\n"

@@ -172,7 +172,7 @@ class Client {
         if (count >= 0 && !socket.isSessionReused()) throw new Error('a session was not resumed');
         socket.write(header);
         await requests(socket, SMALL, 0);
-        session = socket.newestSession;
+        session = socket.newestSession ?? session;
         await end(socket);
         count += 1;
       } while (count < 1 || performance.now() < deadline);

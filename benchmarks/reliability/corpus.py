@@ -82,7 +82,11 @@ _FORGED: Final = (
     *(b"\x16\x18\0\0\1\1", b"\x16\0\0\0\0", b"\x16\1\0\0\0", b"\x16\4\0\0\0", b"\x16\x0d\0\0\3\0\0\0"),
     *(b"\x15\1\0", b"\x15\1\x5a", b"\x15\2\x28", b"\x14\1", b"\x17", b"\x18\1\0\1"),
 )
-_DER_EDITS: Final = tuple(_edit(0, verb, at, b"\x82") for verb in range(6) for at in range(2, 600, 37))
+_ELEMENT: Final = 14
+_DER_EDITS: Final = (
+    *(_edit(0, verb, at, b"\x82") for verb in range(6) for at in range(2, 600, 61)),
+    *(_edit(0, _ELEMENT, number, payload) for number in range(70) for payload in (b"", b"\x1e", b"\n\0\xff")),
+)
 
 
 @functools.cache

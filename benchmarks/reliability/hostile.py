@@ -25,6 +25,7 @@ import trio_tlsnode as tls
 from trio_tlsnode._openssl import error_queue
 from trio_tlsnode._openssl.callbacks import connections
 from trio_tlsnode._openssl.library import ffi, lib
+from trio_tlsnode.der import OCTET_STRING, elements, encoded
 from trio_tlsnode.testing import TransportWrapper, default_authority
 
 from .records import CIPHERS, Content, Keys, Keys12, Keys13, Resealer, prf
@@ -44,6 +45,9 @@ _LARGE: Final = bytes(40_000)
 _PSK: Final = tls.PreSharedKey("Client_identity", bytes(range(32)))
 _MOST_EDITS: Final = 12
 _FLOOD: Final = 300
+# A certificate or an OCSP response has fewer.
+_MOST_ELEMENTS: Final = 128
+_CONSTRUCTED: Final = 0x20
 
 
 class BrokenPromiseError(AssertionError):
@@ -118,6 +122,10 @@ def examine(error: BaseException) -> None:
         raise BrokenPromiseError(f"{error!r} has no place: {error.phase}, {error.side}")
     if str(pickle.loads(pickle.dumps(error))) != text:
         raise BrokenPromiseError(f"{error!r} is another one elsewhere")
+    if isinstance(error, tls.CallbackError):
+        raise BrokenPromiseError(f"{error.callback} has raised over what a peer has sent") from error
+    if error.stream is not None:
+        _read_trace(error.stream)
     if error.client_hello is not None:
         error.client_hello._repr_html_()
         _read_all(error.client_hello)
@@ -145,6 +153,16 @@ def _read_certificate(certificate: tls.Certificate) -> None:
                 getattr(certificate, name)
     with contextlib.suppress(tls.CertificateError):
         certificate.as_node_dict()
+
+
+def _read_trace(stream: tls.TLSStream) -> None:
+    """Show what was told of a connection, if it was traced."""
+    trace = stream.trace
+    if trace is not None:
+        if not str(trace).replace("\n", "").isprintable():
+            raise BrokenPromiseError("a trace is no text")
+        trace._repr_html_()
+        json.dumps(trace.to_dict())
 
 
 def read_info(stream: tls.TLSStream) -> None:
@@ -268,6 +286,7 @@ def _many_sided_server() -> WatchedServer:
         psk_identity_hint="hint",
         ticket_rotation=100,
         max_early_data=1000,
+        trace=tls.HandshakeTrace,
         **_TIMEOUTS,
     )
     first, second = _other_contexts()
@@ -294,7 +313,12 @@ def flight(data: bytes) -> None:
     context = tls.SecureContext(ca=_ca()) if how[0] & 0x20 else _client_context("TLSv1.2")
     run(
         functools.partial(
-            attack_client, functools.partial(_say, said, how[0]), context, host="localhost", request_ocsp=True
+            attack_client,
+            functools.partial(_say, said, how[0]),
+            context,
+            host="localhost",
+            request_ocsp=True,
+            trace=tls.HandshakeTrace,
         )
     )
 
@@ -437,9 +461,30 @@ def _raw(kind: int, data: bytes, _at: int, payload: bytes) -> list[Content | byt
     return [payload, (kind, data)]
 
 
+def _element(kind: int, data: bytes, at: int, payload: bytes) -> list[Content | bytes]:
+    """Exchange one element of something in DER: its content, or its tag where there is one byte alone."""
+    with contextlib.suppress(ValueError, IndexError):
+        data, _ = _with_element(data, at % _MOST_ELEMENTS, payload)
+    return [(kind, data)]
+
+
+def _with_element(data: bytes, left: int, payload: bytes) -> tuple[bytes, int]:
+    """Return DER in which an element is another one, and how many more there would have to be."""
+    result = b""
+    for tag, content in elements(data):
+        if left == 0:
+            tag, content = (payload[0], content) if len(payload) == 1 else (tag, payload)
+        left -= 1
+        if left >= 0 and (tag & _CONSTRUCTED or tag == OCTET_STRING):
+            with contextlib.suppress(ValueError, IndexError):
+                content, left = _with_element(content, left, payload)
+        result += encoded(tag, content)
+    return result, left
+
+
 _VERBS: Final = (
     *(_flip, _cut, _insert, _insert_and_fix, _remove_and_fix, _overwrite, _drop, _repeat, _retype, _split),
-    *(_forge_before, _forge_behind, _flood, _raw),
+    *(_forge_before, _forge_behind, _flood, _raw, _element),
 )
 
 
@@ -577,8 +622,15 @@ def _conversation(data: bytes, *, server_side: bool) -> tuple[int, Hostile]:
 def talk_to_server(data: bytes) -> None:
     """A client's whole conversation with a server, edited inside its encryption."""
     flags, hostile = _conversation(data, server_side=False)
-    request: Any = {"request_cert": bool(flags & 2), "reject_unauthorized": bool(flags & 4)}
-    server = WatchedServer(echo, _server_context(), alpn_protocols=["h2"], **request, **_TIMEOUTS)
+    server = WatchedServer(
+        echo,
+        _server_context(),
+        alpn_protocols=["h2"],
+        request_cert=bool(flags & 2),
+        reject_unauthorized=bool(flags & 4),
+        trace=tls.HandshakeTrace if flags & 8 else None,
+        **_TIMEOUTS,
+    )
     run(functools.partial(attack_server, server, hostile))
 
 
@@ -596,6 +648,7 @@ def talk_to_client(data: bytes) -> None:
             ocsp="verify" if flags & 8 else None,
             on_session=len if flags & 16 else None,
             confirm=bool(flags & 32),
+            trace=tls.HandshakeTrace if flags & 64 else None,
             post_handshake_auth=True,
         )
     )

@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from .. import __version__
-from . import connect, demo, dev_ca, inspect, serve, trace, watch
+from . import connect, demo, dev_ca, inspect, proxy, serve, trace, watch
 from .default_options import default_options, setting_defaults
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ main.add_command(connect.connect)
 main.add_command(demo.demo)
 main.add_command(dev_ca.dev_ca)
 main.add_command(inspect.inspect)
+main.add_command(proxy.proxy)
 main.add_command(serve.serve)
 main.add_command(trace.trace)
 main.add_command(watch.watch)
