@@ -752,7 +752,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if scope.cancelled_caught:
                 raise await self._abandon(self.handshake_timed_out())
             if refusal is not None:
-                raise self._locate(refusal)
+                raise self._locate(refusal.again())
 
     # Data
 
