@@ -32,6 +32,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 import trio_tlsnode as tls
 from trio_tlsnode import TLSStream
 from trio_tlsnode._openssl.library import NULL, lib
+from trio_tlsnode._openssl.ssl_ctx import VERIFY_PEER
 from trio_tlsnode.engine import Engine, Want
 from trio_tlsnode.options import SSL_OP_NO_EXTENDED_MASTER_SECRET, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET
 from trio_tlsnode.testing import MemoryListener, RecordingStream
@@ -323,6 +324,43 @@ def test_a_server_that_becomes_another_one_is_found_out(reject_unauthorized: boo
     assert client.info is not None
     assert not client.info.authorized
     assert codes(client.info) == "ERR_TLS_CERT_ALTNAME_INVALID"
+
+
+@pytest.mark.feature("B8")
+@pytest.mark.parametrize("starting", ["client", "server"])
+@pytest.mark.parametrize("name", ["alice", "mallory", None])
+def test_a_client_is_who_it_has_shown_itself_to_be_last(name: str | None, starting: str) -> None:
+    client, server = engines(
+        of_client=client_context("TLSv1.2", "alice"),
+        server={"request_cert": True, "reject_unauthorized": False},
+    )
+    assert server.info is not None
+    assert server.info.authorized
+    other = client_context("TLSv1.2", name).ssl_ctx(server_side=False, verify_mode=VERIFY_PEER)
+    lib.SSL_set_SSL_CTX(client.ssl, other.pointer)
+    end = {"client": client, "server": server}[starting]
+    end.renegotiate(reject_unauthorized=False)
+    assert end.finish_handshake() is Want.READ
+    exchange(server, client)
+    info = server.info
+    assert info.authorized is (name == "alice")
+    assert (info.authorization_error is None) is (name == "alice")
+    if info.peer_certificate is not None:
+        assert info.peer_certificate.subject["CN"] == name
+
+
+@pytest.mark.feature("B8")
+@pytest.mark.parametrize("name", ["mallory", None])
+def test_a_client_that_becomes_somebody_untrusted_is_refused(name: str | None) -> None:
+    client, server = engines(of_client=client_context("TLSv1.2", "alice"), server={"request_cert": True})
+    info = server.info
+    other = client_context("TLSv1.2", name).ssl_ctx(server_side=False, verify_mode=VERIFY_PEER)
+    lib.SSL_set_SSL_CTX(client.ssl, other.pointer)
+    client.renegotiate()
+    assert client.finish_handshake() is Want.READ
+    with pytest.raises(tls.CertificateError):
+        exchange(server, client)
+    assert server.info is info
 
 
 def test_a_renegotiation_is_no_place_for_another_session() -> None:

@@ -214,9 +214,7 @@ def _key(certificate: Certificate) -> str:
 def _chain(info: ConnectionInfo) -> str:
     sent = len(info.peer_certificate_chain)
     count = f"{sent} certificate{'s' if sent > 1 else ''} sent"
-    if not info.verified_chain:
-        return f"{count}, {'which leads' if sent == 1 else 'which lead'} to nobody who is trusted"
-    return f"{count}, trusted by {_name(info.verified_chain[-1])}"
+    return f"{count}, trusted by {_name(info.verified_chain[-1])}" if info.verified_chain else count
 
 
 def _name(certificate: Certificate) -> str:
