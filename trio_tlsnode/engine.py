@@ -966,7 +966,7 @@ class Engine(Connection):
             self._tell("trace", self.trace.failed, error, self._clock())
 
     def refuse_server_name(self, name: str | None) -> ConnectionFailed | None:
-        """Refuse a second hello, after a HelloRetryRequest, that names another host than the first.
+        """Refuse a second hello, after a HelloRetryRequest or later, that names another host than the first.
 
         Args:
             name: The host that it names, or None.

@@ -221,7 +221,7 @@ async def inspect(
         alpn_protocols: The application protocols to ask for.
         timeout: How long all of it may take, in seconds; what is not known by then is not told.
         max_connections: How many connections there may be at once.
-        on_progress: Called with a `InspectionProgress` at the beginning and at the end of each step.
+        on_progress: Called with an `InspectionProgress` at the beginning and at the end of each step.
         dial: Called for each connection, in place of connecting to `host` and `port` over TCP; async.
         **options: Those of `SecureContext`, for the ordinary client's handshake.
 
@@ -354,9 +354,12 @@ class _Inspector:
             **{f"resumption in {name}": partial(self._inspect_resumption, name) for name in _RESUMABLE},
         }
         self._steps = dict.fromkeys(steps, False)
-        async with trio.open_nursery() as nursery:
-            for name, step in steps.items():
-                nursery.start_soon(self._take, name, step)
+        try:
+            async with trio.open_nursery() as nursery:
+                for name, step in steps.items():
+                    nursery.start_soon(self._take, name, step)
+        finally:
+            await trio.aclose_forcefully(first)
 
     async def _take(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         self._tell(name, finished=False)
@@ -396,6 +399,7 @@ class _Inspector:
         )
 
     def _not_in_time(self, duration: float) -> HandshakeTimeout | None:
+        """Return the failure of an ordinary client whose handshake was not done when the time was over."""
         if self._info is not None or self._steps["handshake"]:
             return None
         reason = f"the handshake was not done within {duration:.3g} seconds"
