@@ -56,6 +56,7 @@ async def open_and_end(listener: MemoryListener, number: int, *, fails: bool) ->
 
 
 async def test_memory_does_not_grow_with_the_connections(traced: None, nursery: trio.Nursery) -> None:
+    gc.collect()
     server = tls.TLSServer(echo, SERVER, client_error_limit=1)
     listener = MemoryListener()
     await nursery.start(server.serve_listeners, [listener])
@@ -67,12 +68,13 @@ async def test_memory_does_not_grow_with_the_connections(traced: None, nursery: 
         assert server.statistics().open == 0
         return memory()
 
+    ssl = len(connections)
     once = 3 * len(MISDEEDS)
     before = await some(2 * once)
     after = await some(2 * once)
     # The least part of a connection has more; what was there before it was traced is replaced by and by.
     assert (after - before) / (2 * once) < 128
-    assert len(connections) == 0
+    assert len(connections) == ssl
     assert sum(server.statistics().failed.values()) == 4 * once // 3
 
 
