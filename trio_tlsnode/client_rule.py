@@ -55,7 +55,7 @@ class ClientRule:
 
     @classmethod
     def parse(cls, text: str) -> ClientRule:
-        """Return the rule of a text such as "DNS:*.clients.test" or "URI:spiffe://app.test/web".
+        """Return the rule of a text such as ``DNS:*.clients.test`` or ``URI:spiffe://app.test/web``.
 
         Args:
             text: A kind, a colon, and a pattern.

@@ -47,7 +47,7 @@ class ProxyRoute:
 
     Attributes:
         backend: The service: (host, port), or the path of a Unix socket.
-        names: The server names that clients send, with ``*`` within a label ("*.app.test"); empty is any
+        names: The server names that clients send, with ``*`` within a label (``*.app.test``); empty is any
             name, and none at all.
         alpn_protocols: The application protocols that were negotiated; empty is any, and none at all.  The
             server has to offer them, too.
