@@ -34,12 +34,14 @@ class Link(abc.ABC):
 
     Attributes:
         resumable: Whether a cancelled `send` has sent nothing; otherwise nobody knows how much.
+        closes_at_once: Whether closing the transport waits for nothing but a checkpoint.
         transport: The stream below.
     """
 
     __slots__ = ("_local_address", "_remote_address", "transport")
 
     resumable: ClassVar[bool]
+    closes_at_once: ClassVar[bool]
 
     def __init__(self, transport: trio.abc.Stream) -> None:
         self.transport: Any = transport
@@ -113,6 +115,7 @@ class SocketLink(Link):
     __slots__ = ("_more",)
 
     resumable = True
+    closes_at_once = True
 
     def __init__(self, transport: trio.SocketStream) -> None:
         super().__init__(transport)
@@ -122,9 +125,10 @@ class SocketLink(Link):
 
     def _ask_for_addresses(self) -> None:
         sock = self.transport.socket
+        family = sock.family
         with contextlib.suppress(OSError):
-            self._local_address = Address.from_sockname(sock.family, sock.getsockname())
-            self._remote_address = Address.from_sockname(sock.family, sock.getpeername())
+            self._local_address = Address.from_sockname(family, sock.getsockname())
+            self._remote_address = Address.from_sockname(family, sock.getpeername())
 
     def _fileno(self) -> int:
         # Asked for at each use: a number kept across a wait may be another connection's by then.
@@ -192,6 +196,7 @@ class StreamLink(Link):
     __slots__ = ()
 
     resumable = False
+    closes_at_once = False
 
     def _ask_for_addresses(self) -> None:
         # TLS over TLS, and wrappers that tell where they lead to.

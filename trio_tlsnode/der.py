@@ -34,6 +34,20 @@ def elements(der: bytes) -> list[Element]:
     return found
 
 
+def only_element(der: bytes) -> Element:
+    """Return the one element that DER consists of.
+
+    Raises:
+        ValueError, IndexError: as for `elements`, or it is not one.
+    """
+    length = der[1]
+    if length < 0x80 and len(der) == length + 2 and der[0] & 0x1F != 0x1F:
+        # Nearly always; a session has some thirty.
+        return der[0], der[2:]
+    [element] = elements(der)
+    return element
+
+
 def encoded(tag: int, content: bytes) -> bytes:
     """Return an element."""
     length = len(content)

@@ -106,6 +106,12 @@ class Dialer:
             raise ConfigurationError(f"{host!r} is no host name: {error}", option="host") from error
         except OSError as error:
             raise connect_error(error, host, port) from error
+        if len(targets) == 1:
+            # A race of one needs no nursery.
+            try:
+                return trio.SocketStream(await self._connect(targets[0]))
+            except OSError as error:
+                raise connect_error(error, host, port) from error
         errors: list[OSError] = []
         connected: list[trio.socket.SocketType] = []
 
@@ -137,6 +143,9 @@ class Dialer:
     async def _targets(self, host: str, port: int) -> list[_Target]:
         """Return where to connect to: of two families in turn, that of the first address first."""
         family = _FAMILIES[self.family] if self.local_address is None else _family_of(self.local_address)
+        if family in (socket.AF_UNSPEC, socket.AF_INET) and _is_ipv4(host):
+            # What getaddrinfo would say, without asking it.
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         found: list[_Target] = [
             target
             for target in await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
@@ -171,6 +180,14 @@ class Dialer:
             with contextlib.suppress(AttributeError, OSError):
                 sock.setsockopt(socket.IPPROTO_IP, trio.socket.IP_BIND_ADDRESS_NO_PORT, 1)
         await sock.bind((self.local_address or _ANY_ADDRESS[family], self.local_port))
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _family_of(local_address: str) -> int:

@@ -176,6 +176,7 @@ class Engine(Connection):
     """
 
     __slots__ = (
+        "_allows_psk",
         "_alpn_protocols",
         "_asked",
         "_backlog",
@@ -213,6 +214,7 @@ class Engine(Connection):
         "_stream",
         "_tickets_of",
         "_used",
+        "_watches_tickets",
         "client_hello",
         "close_notify_sent",
         "context",
@@ -301,8 +303,10 @@ class Engine(Connection):
         self._backlog = bytearray()
         self._stream: weakref.ref[TLSStream] | None = None
         self._session_listeners: list[SessionCallback] = []
+        self._watches_tickets = False
         self._offered_chains: PeerChains | None = None
         self._resumable = True
+        self._allows_psk = psk is not None
         self._find_psk: FindPSK | None = None
         self._tickets_of: SecureContext | None = None
         self._psk_choice: PreSharedKey | None = None
@@ -438,6 +442,12 @@ class Engine(Connection):
         if not self._session_listeners:
             self.watch_tickets()
         self._session_listeners.append(listener)
+
+    def watch_tickets(self) -> None:
+        """Let `ticket_arrived` tell when a session ticket has been read after the handshake."""
+        self._watches_tickets = True
+        if self.info is not None:
+            super().watch_tickets()
 
     def current_session(self) -> bytes | None:
         """Return the DER of the session that the connection has now; a client's says for which name it is."""
@@ -650,6 +660,7 @@ class Engine(Connection):
         self.ocsp_staple = ocsp_staple
         self._resumable = resumable
         self._psk_choice = psk
+        self._allows_psk = psk_role is not None
         self._find_psk = find_psk
         self._tickets_of = tickets_of
         if max_early_data and self.client_hello is not None and self.client_hello.early_data:
@@ -787,7 +798,7 @@ class Engine(Connection):
                 return Want.READ
             self._error = _not_tls(first_bytes, error).again()
             raise self._error.again() from None
-        if self.flight and self.has_output:
+        if self.flight and self.exchanges_keys_in_clear and self.has_output:
             # Our half of the exchange, if there is one, waits there.
             self._check_dh_size(bytes(self.flight))
         if done:
@@ -1022,6 +1033,9 @@ class Engine(Connection):
         self._check_group(negotiated)
         self.info = self._negotiated_info(negotiated)
         self.verification = self.flight = self._psk_choice = self._psk_without_hint = None
+        if self._watches_tickets:
+            # Not before: OpenSSL calls back at each step.
+            super().watch_tickets()
         if negotiated.protocol != "TLSv1.3":
             self.watch_handshakes()
             if not self.server_side and self._session_listeners:
@@ -1151,6 +1165,8 @@ class Engine(Connection):
 
     def _used_psk(self, negotiated: Negotiated) -> str | None:
         """Return the identity of the pre-shared key of this handshake, or of the one that it resumes."""
+        if not self._allows_psk:
+            return None
         if not negotiated.session_reused and "_PSK_" not in negotiated.cipher.standard_name:
             return None
         session = self.current_session()

@@ -11,6 +11,7 @@ some names for others ("faß.de" for "fass.de").
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -19,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 import idna
 
-from .certificates import Certificate, Name
+from .certificates import MOST_REMEMBERED, Certificate, Name
 from .errors import CertificateError, ConfigurationTypeError, IdentityError
 
 
@@ -44,7 +45,10 @@ def check_server_identity(hostname: str, certificate: Certificate | None) -> Non
         )
     if certificate is None:
         return
-    refusal = _judge(hostname, certificate)
+    if isinstance(certificate, Certificate) and len(certificate.raw) <= MOST_REMEMBERED:
+        refusal = _remembered_verdict(hostname, certificate.raw)
+    else:
+        refusal = _judge(hostname, certificate)
     if refusal is not None:
         raise IdentityError(
             refusal.reason,
@@ -121,6 +125,11 @@ def _judge(hostname: str, certificate: _Named) -> _Refusal | None:
     if any(_matches(labels, name) for name in names):
         return None
     return _refusal(reason, f"DNS:{ascii_host}", [*names, *addresses])
+
+
+@functools.lru_cache(maxsize=128)
+def _remembered_verdict(hostname: str, der: bytes) -> _Refusal | None:
+    return _judge(hostname, Certificate(der))
 
 
 def _refusal(reason: str, missing: str, names: list[str]) -> _Refusal:

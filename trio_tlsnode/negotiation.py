@@ -354,8 +354,9 @@ class ServerPolicy:
         if hello.server_name is not None:
             context = await self._context_for(hello.server_name, engine)
         protocol = select_alpn_protocol(self.alpn_protocols, hello.alpn_protocols)
-        choice = Choice(hello, stream.remote_address)
+        choice = None
         if self._alpn_callback is not None and hello.alpn_protocols:
+            choice = Choice(hello, stream.remote_address)
             protocol = await self._ask_for_protocol(choice, engine)
             try:
                 context = choice.applied_to(context)
@@ -373,6 +374,7 @@ class ServerPolicy:
         tickets_of = None
         resumable = True
         if self._resume is not None and _wants_to_resume(hello, context):
+            choice = choice or Choice(hello, stream.remote_address)
             resumable = await self._may_resume(choice, engine)
         if resumable and (self._generations or self._ticket_rotation is not None):
             context, tickets_of = self._generation(context, hello, role)

@@ -413,8 +413,10 @@ class TLSServer:
         """Run a connection to its end; report what its own stream failed of, raise the rest."""
         failure: ConnectionFailed | None = None
         rest: BaseException | None = None
+        closed = False
         try:
             await self._run(stream)
+            closed = True
         except BaseExceptionGroup as group:
             own, rest = group.split(
                 lambda error: isinstance(error, ConnectionFailed) and error.stream is stream
@@ -425,7 +427,8 @@ class TLSServer:
         finally:
             # Closed first: who hears of a failure finds nothing left of the connection.
             try:
-                await trio.aclose_forcefully(stream)
+                if not closed:
+                    await trio.aclose_forcefully(stream)
             finally:
                 if failure is not None:
                     self._client_errors.report(failure)

@@ -28,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from .der import INTEGER, OCTET_STRING, SEQUENCE, elements, encoded
+from .der import INTEGER, OCTET_STRING, SEQUENCE, elements, encoded, only_element
 from .errors import ConfigurationError, ConfigurationTypeError
 from .html_table import html_fields, html_table
 from .iana import CIPHER_SUITES, VERSIONS
@@ -206,7 +206,7 @@ class _Fields:
     __slots__ = ("_values", "cipher_suite", "peer_certificate", "protocol", "session_id")
 
     def __init__(self, data: bytes, wanted: Iterable[int]) -> None:
-        [(sequence, content)] = elements(data)
+        sequence, content = only_element(data)
         form, protocol, cipher_suite, session_id, master_secret, *optional = elements(content)
         if (sequence, form, protocol[0]) != (SEQUENCE, (INTEGER, _FORM), INTEGER):
             raise ValueError("no sequence that begins as a session")
@@ -239,7 +239,7 @@ class _Fields:
 
 
 def _value(tag: int, content: bytes) -> bytes:
-    [(inner, value)] = elements(content)
+    inner, value = only_element(content)
     if inner != _TYPES[tag]:
         raise ValueError("a field of another type")
     if inner == INTEGER and not (0 < len(value) <= _LONGEST_NUMBER and value[0] < 0x80):
@@ -256,7 +256,7 @@ def named(session: bytes, server_name: str) -> bytes:
         session: The DER of an ``SSL_SESSION``.
         server_name: What the client has sent as SNI.
     """
-    [(_, content)] = elements(session)
+    _, content = only_element(session)
     fields = elements(content)
     if any(tag == _SERVER_NAME for tag, _ in fields):
         return session

@@ -931,8 +931,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._wanting_room.unpark_all()
         graceful = False
         try:
-            with trio.move_on_after(self._timeouts.close):
-                if polite:
+            said = not polite or self._say_goodbye_nowait()
+            at_once = said and self._link.closes_at_once
+            with contextlib.nullcontext() if at_once else trio.move_on_after(self._timeouts.close):
+                if not said:
                     await self._say_goodbye()
                 self._link.discard_nowait()
                 # One that broke on the way is closed all the same, and it was the peer's fault.
@@ -949,18 +951,21 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 with contextlib.suppress(trio.BrokenResourceError):
                     await trio.aclose_forcefully(self.transport_stream)
 
+    def _say_goodbye_nowait(self) -> bool:
+        """Say goodbye, as far as the transport takes it now; return whether that is all."""
+        try:
+            # In the middle of a handshake there is no goodbye.
+            return self._engine.shutdown() is not True or self._flush_nowait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return True
+
     async def _say_goodbye(self) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if self._engine.shutdown() is not True:
-                # In the middle of a handshake there is no goodbye.
-                return
-            if self._flush_nowait():
-                return
-            # Two sides that close at once, each without room for the other's goodbye, both get away.
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._discard_input)
-                await self._flush_if_possible()
-                nursery.cancel_scope.cancel()
+        """Say the rest of the goodbye."""
+        # Two sides that close at once, each without room for the other's goodbye, both get away.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._discard_input)
+            await self._flush_if_possible()
+            nursery.cancel_scope.cancel()
 
     async def _discard_input(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):

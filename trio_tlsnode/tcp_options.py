@@ -62,11 +62,11 @@ class TCPOptions:
         Args:
             sock: The socket.
         """
-        if sock.family not in _FAMILIES:
+        # A SocketStream has no_delay set.
+        if (self.no_delay and self.keep_alive is False) or sock.family not in _FAMILIES:
             return
         # Where the peer has reset the connection already, some systems refuse.
         with contextlib.suppress(OSError):
-            # A SocketStream has it set.
             if not self.no_delay:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             if self.keep_alive is not False:

@@ -46,6 +46,7 @@ _NO_HANDSHAKE: Final = b"SSL negotiation finished successfully"
 _LONGEST_FINISHED: Final = 64
 # SSL_READ_EARLY_DATA_FINISH.
 _EARLY_DATA_FINISHED: Final = 2
+_TLS13: Final = 0x0304
 # Receives a pointer that nobody looks at.
 _no_data = ffi.new("char **")
 
@@ -327,6 +328,11 @@ class Connection:
     def prefers_own_order(self) -> bool:
         """Whether a server goes by its own preferences, not by the client's."""
         return bool(lib.SSL_get_options(self._ssl) & lib.SSL_OP_CIPHER_SERVER_PREFERENCE)
+
+    @property
+    def exchanges_keys_in_clear(self) -> bool:
+        """Whether the version has a ServerKeyExchange, as all before TLS 1.3 have."""
+        return bool(lib.SSL_version(self._ssl) < _TLS13)
 
     def export(self, length: int, label: bytes, context: bytes | None) -> bytes:
         """Return keying material (``SSL_export_keying_material``).
@@ -764,23 +770,28 @@ class Connection:
         Args:
             server_side: Which role this is.
         """
-        chain = ders_of(lib.SSL_get_peer_cert_chain(self._ssl))
+        ders = self._known_ders
+        chain = ders_of(lib.SSL_get_peer_cert_chain(self._ssl), ders)
         if server_side or not chain:
             # A server's view of the chain leaves out the client's own certificate.
             peer = lib.SSL_get_peer_certificate(self._ssl)
             if peer != NULL:
-                chain = (der_of(peer), *chain)
+                chain = (der_of(peer, ders), *chain)
                 lib.X509_free(peer)
         return chain
 
     def verified_chain(self) -> tuple[bytes, ...]:
         """Return the chain from the peer's certificate to a trusted one, as far as it is verified by now."""
-        return ders_of(lib.SSL_get0_verified_chain(self._ssl))
+        return ders_of(lib.SSL_get0_verified_chain(self._ssl), self._known_ders)
+
+    @property
+    def _known_ders(self) -> dict[Any, bytes]:
+        return {} if self.verification is None else self.verification.ders
 
     def own_certificate(self) -> bytes | None:
         """Return the certificate that was chosen to be presented, or None."""
         own = lib.SSL_get_certificate(self._ssl)
-        return None if own == NULL else der_of(own)
+        return None if own == NULL else der_of(own, {})
 
     def _keep_error(self) -> ConnectionFailed:
         """Take the error that OpenSSL reports, once only, and keep it; what is raised are copies of it.

@@ -63,23 +63,37 @@ def text_of(result: int) -> str:
     return text
 
 
-def der_of(x509: Any) -> bytes:
-    """Return the DER of an ``X509 *``, which stays the caller's."""
+def der_of(x509: Any, known: dict[Any, bytes]) -> bytes:
+    """Return the DER of an ``X509 *``, which stays the caller's.
+
+    Args:
+        x509: The certificate.
+        known: The DER of those that are known, to which this one is added.  OpenSSL must keep them meanwhile.
+    """
+    found = known.get(x509)
+    if found is not None:
+        return found
     bio = lib.BIO_new(lib.BIO_s_mem())
     try:
         lib.i2d_X509_bio(bio, x509)
         data = ffi.new("char **")
         length = lib.BIO_get_mem_data(bio, data)
-        return bytes(ffi.buffer(data[0], length))
+        der = known[x509] = bytes(ffi.buffer(data[0], length))
+        return der
     finally:
         lib.BIO_free(bio)
 
 
-def ders_of(stack: Any) -> tuple[bytes, ...]:
-    """Return the DER of each certificate of a ``STACK_OF(X509) *``, which stays the caller's."""
+def ders_of(stack: Any, known: dict[Any, bytes]) -> tuple[bytes, ...]:
+    """Return the DER of each certificate of a ``STACK_OF(X509) *``, which stays the caller's.
+
+    Args:
+        stack: The certificates.
+        known: As for `der_of`.
+    """
     if stack == NULL:
         return ()
-    return tuple(der_of(lib.sk_X509_value(stack, index)) for index in range(lib.sk_X509_num(stack)))
+    return tuple([der_of(lib.sk_X509_value(stack, index), known) for index in range(lib.sk_X509_num(stack))])
 
 
 class PeerVerification:
@@ -89,6 +103,7 @@ class PeerVerification:
         problems: What is wrong with the chain, in the order in which OpenSSL found it.
         identity_error: The identity check's refusal.
         judged: Whether OpenSSL has asked for the verdict.
+        ders: The DER of certificates of this handshake, by their ``X509 *``.
     """
 
     __slots__ = (
@@ -97,6 +112,7 @@ class PeerVerification:
         "_host",
         "_peer",
         "_reject",
+        "ders",
         "identity_error",
         "judged",
         "problems",
@@ -127,6 +143,7 @@ class PeerVerification:
         self._host = host
         self._check_identity = check_identity
         self.judged = False
+        self.ders: dict[Any, bytes] = {}
         self.problems: list[CertificateProblem] = []
         self.identity_error: IdentityError | None = None
 
@@ -136,7 +153,7 @@ class PeerVerification:
         if not ok:
             result = lib.X509_STORE_CTX_get_error(store_ctx)
             x509 = lib.X509_STORE_CTX_get_current_cert(store_ctx)
-            certificate = None if x509 == NULL else Certificate(der_of(x509))
+            certificate = None if x509 == NULL else Certificate(der_of(x509, self.ders))
             self.problems.append(CertificateProblem(name_of(result), text_of(result), depth, certificate))
             # Name constraints are examined after the chain, and so after the verdict.
             return not (self.judged and self._reject)
@@ -144,7 +161,7 @@ class PeerVerification:
             return True
         self.judged = True
         if self._asks_for_identity:
-            certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx)))
+            certificate = Certificate(der_of(lib.X509_STORE_CTX_get0_cert(store_ctx), self.ders))
             self.identity_error = self._refusal(certificate)
         if not self._reject:
             return True
