@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 _SSL_read = lib.SSL_read
 _SSL_write = lib.SSL_write
 _SSL_get_error = lib.SSL_get_error
+_SSL_pending = lib.SSL_pending
 # What others have left in the thread's queue would be taken for the connection's own failure.
 _ERR_clear_error = lib.ERR_clear_error
 _BIO_read = lib.BIO_read
 _BIO_write = lib.BIO_write
+_BIO_get_mem_data = lib.BIO_get_mem_data
 _WANT_READ = lib.SSL_ERROR_WANT_READ
 _ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 # A memory BIO never shrinks: one that has held more than this is replaced once it is empty.
@@ -503,7 +505,7 @@ class Connection:
     @property
     def has_output(self) -> bool:
         """Whether there is ciphertext to be drained."""
-        return bool(lib.BIO_get_mem_data(self._wbio, _no_data) > 0)
+        return bool(_BIO_get_mem_data(self._wbio, _no_data) > 0)
 
     def drain_into(self, used: int) -> int:
         """Move pending ciphertext into the thread's outgoing buffer.
@@ -551,7 +553,9 @@ class Connection:
             if count > 0:
                 total += count
                 if self._undigested - total < _TWO_RECORDS:
-                    # Nothing whole is left: to be told so can wait until the caller has what it waits for.
+                    # Nothing whole is left.  To ask costs less than to be told so by another SSL_read.
+                    if not _SSL_pending(ssl) and _BIO_get_mem_data(self._rbio, _no_data) <= 0:
+                        self._all_digested()
                     break
                 continue
             status = _SSL_get_error(ssl, count)
