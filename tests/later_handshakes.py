@@ -12,8 +12,7 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
-from trio_tlsnode import SecureContext, TLSStream
-from trio_tlsnode.engine import Engine, Want
+from trio_tlsnode import Engine, SecureContext, TLSStream, Want
 from trio_tlsnode.testing import Authority, default_authority
 
 TRUSTED, UNTRUSTED = default_authority(), Authority()

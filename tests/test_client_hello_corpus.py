@@ -25,9 +25,8 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
-from trio_tlsnode import Alert, ClientHello, ConnectionFailed, Engine, SecureContext
+from trio_tlsnode import Alert, ClientHello, ConnectionFailed, Engine, SecureContext, Want
 from trio_tlsnode.client_hello import ClientHelloReader, MalformedClientHello
-from trio_tlsnode.engine import Want
 from trio_tlsnode.iana import CIPHER_SUITES, SIGNATURE_SCHEMES
 from trio_tlsnode.testing import default_authority
 

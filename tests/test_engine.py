@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 import trio_tlsnode as tls
-from trio_tlsnode.engine import Engine, Want
+from trio_tlsnode import Engine, Want
 from trio_tlsnode.errors import NeedHandshakeError
 from trio_tlsnode.testing import default_authority
 

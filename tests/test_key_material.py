@@ -26,8 +26,8 @@ from later_handshakes import (
 )
 
 import trio_tlsnode as tls
+from trio_tlsnode import Engine, Want
 from trio_tlsnode.channel_binding import channel_binding
-from trio_tlsnode.engine import Engine, Want
 from trio_tlsnode.options import SSL_OP_NO_EXTENDED_MASTER_SECRET
 from trio_tlsnode.signature_algorithms import shared_signature_algorithms
 

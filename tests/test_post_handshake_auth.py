@@ -24,8 +24,7 @@ from later_handshakes import (
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
-from trio_tlsnode import TLSStream
-from trio_tlsnode.engine import Engine, Want
+from trio_tlsnode import Engine, TLSStream, Want
 from trio_tlsnode.testing import MemoryListener
 
 pytestmark = pytest.mark.feature("C15")

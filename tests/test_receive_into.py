@@ -14,8 +14,8 @@ from later_handshakes import engines as connected
 from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
+from trio_tlsnode import Want
 from trio_tlsnode._openssl.buffers import buffers
-from trio_tlsnode.engine import Want
 from trio_tlsnode.stream import TLSStream
 
 pytestmark = pytest.mark.feature("A14")

@@ -30,10 +30,9 @@ from later_handshakes import (
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
-from trio_tlsnode import TLSStream
+from trio_tlsnode import Engine, TLSStream, Want
 from trio_tlsnode._openssl.library import NULL, lib
 from trio_tlsnode._openssl.ssl_ctx import VERIFY_PEER
-from trio_tlsnode.engine import Engine, Want
 from trio_tlsnode.options import SSL_OP_NO_EXTENDED_MASTER_SECRET, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET
 from trio_tlsnode.testing import MemoryListener, RecordingStream
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import trio_tlsnode as tls
+from trio_tlsnode import Engine, Want
 from trio_tlsnode._openssl import callbacks, error_queue, library
 from trio_tlsnode._openssl import connection as connection_module
 from trio_tlsnode._openssl.buffers import INCOMING_SIZE, OUTGOING_SIZE, PLAINTEXT_SIZE, buffers
 from trio_tlsnode._openssl.library import lib
 from trio_tlsnode._openssl.ssl_ctx import VERIFY_NONE, SSLContext
 from trio_tlsnode._openssl.verification import name_of, text_of
-from trio_tlsnode.engine import Engine, Want
 from trio_tlsnode.testing import default_authority
 
 SSL_LIBRARY, X509_LIBRARY = 20, 11

@@ -9,9 +9,8 @@ from engine_pairs import client, server, shake_hands
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_tlsnode import ConnectionInfo, Engine, ProtocolError
+from trio_tlsnode import ConnectionInfo, Engine, ProtocolError, Want
 from trio_tlsnode.dh import DHGroup
-from trio_tlsnode.engine import Want
 from trio_tlsnode.server_flight import ephemeral_dh_bits
 
 pytestmark = pytest.mark.feature("A9")

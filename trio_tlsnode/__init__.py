@@ -9,12 +9,14 @@ from .addresses import Address
 from .alerts import Alert
 from .ca_store import root_certificates
 from .certificates import Certificate
+from .choice import Choice
 from .client import connect, connect_unix, wrap_client
 from .client_hello import ClientHello
+from .client_options import ClientStreamOptions
 from .client_rule import ClientRule
 from .context import SecureContext
 from .defaults import defaults, get_ca_certificates
-from .engine import Engine, Want
+from .engine import Engine
 from .errors import (
     CallbackError,
     CertificateError,
@@ -42,14 +44,16 @@ from .info import Cipher, ConnectionInfo, EphemeralKey, StreamStatistics
 from .inspection import Inspection, InspectionProgress, inspect
 from .listener import TLSListener
 from .local_authority import LocalAuthority, LocalCertificate
-from .negotiation import Choice, ServerOptions
 from .ocsp_stapler import OCSPStapler, StaplerStatistics
 from .proxy import ProxiedConnection, ProxyHandler, ProxyRoute
+from .proxy_protocol_listener import ProxyProtocolListener
 from .psk import PreSharedKey
+from .record_layer import Want
 from .server import ServerStatistics, TLSServer
+from .server_options import ServerOptions
 from .sessions import SessionCache, SessionCacheStatistics
 from .starttls import StartTLSProtocol, request_starttls
-from .stream import ClientStreamOptions, TLSStream
+from .stream import TLSStream
 from .supervision import TLSClientErrors
 from .trace import HandshakeTrace
 from .watch_credentials import watch_credentials
@@ -92,6 +96,7 @@ __all__ = [
     "ProtocolError",
     "ProxiedConnection",
     "ProxyHandler",
+    "ProxyProtocolListener",
     "ProxyRoute",
     "SecureContext",
     "SendTimeout",

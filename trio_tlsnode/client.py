@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Unpack, cast
 
 import trio
 
+from .client_options import ClientStreamOptions, client_parts
 from .connect_errors import connect_error
 from .context import ContextOptions, SecureContext, shared_context
 from .dialing import DEFAULT_DELAY, Dialer, Family
@@ -16,7 +17,7 @@ from .errors import ConfigurationError, ConfigurationTypeError
 from .option_names import refuse_unknown
 from .peer_sessions import PeerSessions
 from .sessions import SessionCache
-from .stream import ClientStreamOptions, TLSStream, check_initial, check_transport, client_parts
+from .stream import TLSStream, check_initial, check_transport
 from .tcp_options import TCPOptions, check_port
 from .timeouts import Timeouts
 

@@ -15,8 +15,9 @@ import trio
 
 from .context import SecureContext
 from .errors import ConnectionFailed
-from .negotiation import ServerOptions, ServerPolicy
+from .negotiation import ServerPolicy
 from .option_names import refuse_unknown
+from .server_options import ServerOptions
 from .stream import TLSStream
 from .supervision import ClientErrors
 

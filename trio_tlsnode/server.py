@@ -25,9 +25,10 @@ from .errors import CallbackError, ConfigurationTypeError, ConnectionFailed
 from .html_table import html_fields
 from .limits import Limit
 from .listening import open_tcp_listeners, open_unix_listener
-from .negotiation import ServerOptions, ServerPolicy
+from .negotiation import ServerPolicy
 from .option_names import refuse_unknown
 from .option_values import check_count, check_seconds
+from .server_options import ServerOptions
 from .stream import TLSStream, check_initial, check_transport
 from .supervision import ClientErrors
 from .tcp_options import TCPOptions

@@ -37,7 +37,7 @@ from .trace_events import (
 from .trace_text import arrow, facts, stamped, timeline
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .record_layer import RecordLayer
     from .stream import TLSStream
 
 Role = Literal["client", "server"]
@@ -595,7 +595,7 @@ Trace = HandshakeTrace | type[HandshakeTrace] | LineSink | bool | None
 stream, or True for lines on the standard error."""
 
 
-def handshake_trace(trace: Trace, engine: weakref.ref[Engine]) -> HandshakeTrace:
+def handshake_trace(trace: Trace, engine: weakref.ref[RecordLayer]) -> HandshakeTrace:
     """Return what is told of a connection's messages.
 
     Args:
@@ -626,7 +626,7 @@ def _to_standard_error(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _to_function(function: Callable[..., object], engine: weakref.ref[Engine], line: str) -> None:
+def _to_function(function: Callable[..., object], engine: weakref.ref[RecordLayer], line: str) -> None:
     owner = engine()
     result = function(line, None if owner is None else owner.stream)
     if inspect.iscoroutine(result):
