@@ -136,6 +136,7 @@ class Connection:
         "_error",
         "_interruption",
         "_kept",
+        "_presents",
         "_rbio",
         "_rbio_grown",
         "_ssl",
@@ -166,6 +167,8 @@ class Connection:
     def __init__(self) -> None:
         self._ssl: Any = None
         self._ssl_ctx: Any = None
+        # The context with our certificates, which may be another one.
+        self._presents: Any = None
         self._rbio: Any = None
         self._wbio: Any = None
         self._rbio_grown = False
@@ -231,14 +234,13 @@ class Connection:
                     lib.SSL_CTX_set_keylog_callback(context.pointer, callbacks.on_keylog)
         self._ssl = ssl
         self._ssl_ctx = ssl_ctx
+        self._presents = presents or ssl_ctx
         self._rbio = lib.BIO_new(_MEMORY)
         self._wbio = lib.BIO_new(_MEMORY)
         lib.SSL_set_bio(ssl, self._rbio, self._wbio)
         callbacks.connections[ssl] = self
         if server_side:
             if presents is not None:
-                # Kept alive: it is the one that the SSL has now.
-                self._ssl_ctx = (ssl_ctx, presents)
                 lib.SSL_set_SSL_CTX(ssl, presents.pointer)
             lib.SSL_set_accept_state(ssl)
             if self.early:
@@ -428,7 +430,7 @@ class Connection:
     def release(self) -> None:
         """Free the ``SSL`` now, whoever still holds this object.  May be called again."""
         ssl, self._ssl = self._ssl, None
-        self._ssl_ctx = self._rbio = self._wbio = self._borrowed = self.verification = None
+        self._ssl_ctx = self._presents = self._rbio = self._wbio = self._borrowed = self.verification = None
         # Their causes have tracebacks, and so may refer to those who hold this object.
         self._error = self.refusal = None
         self._kept = None
@@ -795,7 +797,7 @@ class Connection:
     def own_certificate(self) -> bytes | None:
         """Return the certificate that was chosen to be presented, or None."""
         own = lib.SSL_get_certificate(self._ssl)
-        return None if own == NULL else der_of(own, {})
+        return None if own == NULL else der_of(own, self._presents.own_ders)
 
     def _keep_error(self) -> ConnectionFailed:
         """Take the error that OpenSSL reports, once only, and keep it; what is raised are copies of it.

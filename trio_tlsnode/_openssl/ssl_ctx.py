@@ -66,6 +66,7 @@ class SSLContext:
     Attributes:
         pointer: The ``SSL_CTX *``, kept alive by this object.
         session_id_context: What its sessions are tied to.
+        own_ders: The DER of its own certificates that were presented by now, by their ``X509 *``.
     """
 
     session_id_context = b""
@@ -73,6 +74,7 @@ class SSLContext:
     def __init__(
         self, *, server_side: bool, verify_mode: int, options: int = 0, honor_cipher_order: bool = True
     ) -> None:
+        self.own_ders: dict[Any, bytes] = {}
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
         self.pointer: Any = self._context._context  # noqa: SLF001 - the seam's business
         ctx = self.pointer
