@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import trio
 
@@ -17,7 +17,9 @@ from .option_values import check_flag
 from .outcome import IdentityCheck
 from .resumption import SessionCallback
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 
 class ClientStreamOptions(TypedDict, total=False):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._openssl.buffers import PLAINTEXT_SIZE, buffers
 from ._openssl.library import memory_of, pointer_to
@@ -39,7 +39,9 @@ from .record_layer import Want
 from .renegotiation_limit import RenegotiationLimit
 from .resumption import SessionCallback
 from .server_names import client_names
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 T = TypeVar("T")
 

@@ -18,6 +18,7 @@ import dataclasses
 import inspect
 import itertools
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,6 +35,7 @@ from .handshake import require_psk_suite, verify_mode_for
 from .keylog import KeyLog, key_log_sink
 from .limits import Limit
 from .ocsp import is_ocsp_response
+from .option_names import refuse_unknown
 from .option_values import check_flag, check_limit, check_seconds, optional_callable
 from .psk import MAX_IDENTITY, PreSharedKey, PSKRole, check_identity_hint
 from .server_options import (
@@ -42,18 +44,19 @@ from .server_options import (
     OCSPCallback,
     PSKAnswer,
     ResumeCallback,
+    ServerOptions,
     ServerPSKCallback,
     SNICallback,
 )
 from .sessions import Session
 from .tickets import TicketGenerations
 from .timeouts import DEFAULT_CLOSE_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, Timeouts
-from .trace import HandshakeTrace, Trace
 
 if TYPE_CHECKING:
     from ._openssl.ssl_ctx import SSLContext
     from .client_hello import ClientHello
     from .stream import TLSStream
+    from .trace import Trace
 
 _TLS13 = 0x0304
 # What OpenSSL takes at most, whatever it has promised.
@@ -118,10 +121,11 @@ class ServerPolicy:
         self.request_cert = check_flag("request_cert", request_cert)
         self.reject_unauthorized = check_flag("reject_unauthorized", reject_unauthorized)
         self.timeouts = Timeouts(handshake_timeout, close_timeout, idle_timeout, send_timeout)
-        if isinstance(trace, HandshakeTrace):
-            raise ConfigurationError(
-                "a HandshakeTrace is for one connection; give the class to have one for each", option="trace"
-            )
+        if trace is not None and trace is not False:
+            # Most programs trace nothing, and need not load what it takes.
+            from .trace import trace_for_each
+
+            trace = trace_for_each(trace)
         self._engine_options: dict[str, Any] = {
             "https_compatible": https_compatible,
             "keylog": key_log_sink(keylog),
@@ -425,6 +429,20 @@ class ServerPolicy:
                 # Kept, it would be a cycle: its traceback holds this frame.
                 del raised
         return answer
+
+
+def policy_of_stream(context: SecureContext, options: Mapping[str, Any]) -> ServerPolicy:
+    """Return the policy of one server's stream.
+
+    Args:
+        context: The stream's context.
+        options: Those of `ServerOptions`.
+
+    Raises:
+        ConfigurationError: one cannot be used.
+    """
+    refuse_unknown(options, ServerOptions.__annotations__.keys(), of="a server's stream")
+    return ServerPolicy(context, **options)
 
 
 def _checked(context: SecureContext) -> SecureContext:

@@ -18,10 +18,10 @@ from .alerts import Alert
 from .errors import CallbackError, ConnectionFailed
 from .info import ConnectionInfo
 from .keylog import KeyLog, key_log_sink
-from .trace import Trace, handshake_trace
 
 if TYPE_CHECKING:
     from .stream import TLSStream
+    from .trace import HandshakeTrace, Trace
 
 
 class Want(enum.Enum):
@@ -70,7 +70,12 @@ class RecordLayer(Connection):
         self._clock = clock
         self._keylog = None if keylog is None else key_log_sink(keylog)
         self.logs_keys = self._keylog is not None
-        self.trace = None if trace is None or trace is False else handshake_trace(trace, weakref.ref(self))
+        self.trace: HandshakeTrace | None = None
+        if trace is not None and trace is not False:
+            # Most programs trace nothing, and need not load what it takes.
+            from .trace import handshake_trace
+
+            self.trace = handshake_trace(trace, weakref.ref(self))
         self._starts_trace = self.traced = self.trace is not None
         self._stream: weakref.ref[TLSStream] | None = None
 

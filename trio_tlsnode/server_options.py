@@ -10,11 +10,11 @@ from .certificates import Certificate
 from .context import SecureContext
 from .keylog import KeyLog
 from .psk import PreSharedKey
-from .trace import Trace
 
 if TYPE_CHECKING:
     from .choice import Choice
     from .stream import TLSStream
+    from .trace import Trace
 
 SNICallback = Callable[[str], "SecureContext | Awaitable[SecureContext | None] | None"]
 """``sni_callback``: given the name that the client sent; returns a context, or None for the table's."""

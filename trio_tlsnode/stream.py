@@ -43,22 +43,22 @@ from .errors import (
     TruncationError,
 )
 from .info import StreamStatistics
-from .negotiation import ServerPolicy
 from .option_names import refuse_unknown
 from .option_values import check_flag
 from .record_layer import Want
-from .server_options import ServerOptions
 from .session_iterator import SessionIterator
 from .sessions import Session
 from .timeouts import Timeouts
-from .trace import HandshakeTrace
 from .turnstile import turnstile
 
 if TYPE_CHECKING:
     from .addresses import Address
     from .client_hello import ClientHello
     from .info import ConnectionInfo
+    from .negotiation import ServerPolicy
     from .peer_sessions import PeerSessions
+    from .server_options import ServerOptions
+    from .trace import HandshakeTrace
 
 T = TypeVar("T")
 
@@ -173,8 +173,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
         **options: Any,
     ) -> None:
         if check_flag("server_side", server_side):
-            refuse_unknown(options, ServerOptions.__annotations__.keys(), of="a server's stream")
-            self._set_up_server(transport, ServerPolicy(context, **options))
+            # A process that has clients alone need not load what servers decide by.
+            from .negotiation import policy_of_stream
+
+            self._set_up_server(transport, policy_of_stream(context, options))
         else:
             refuse_unknown(options, ClientStreamOptions.__annotations__.keys(), of="a client's stream")
             self._set_up(transport, *client_parts(context, host, options))

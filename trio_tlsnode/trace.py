@@ -622,6 +622,17 @@ def handshake_trace(trace: Trace, engine: weakref.ref[RecordLayer]) -> Handshake
     return HandshakeTrace(on_line=functools.partial(_to_function, trace, engine))
 
 
+def trace_for_each(trace: Trace) -> Trace:
+    """Return what is told of several connections' messages.
+
+    Raises:
+        ConfigurationError: it is for one alone.
+    """
+    if isinstance(trace, HandshakeTrace):
+        raise _for_one_connection()
+    return trace
+
+
 def _to_standard_error(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
