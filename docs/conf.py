@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ author = "The trio_tlsnode developers"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
@@ -40,6 +41,15 @@ nb_render_markdown_format = "myst"
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+
+# Links to others need the network, and without it each of them would be a warning: only who asks has them.
+intersphinx_mapping = {}
+if "READTHEDOCS" in os.environ or "DOCS_INTERSPHINX" in os.environ:
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3/", None),
+        "trio": ("https://trio.readthedocs.io/en/stable/", None),
+        "cryptography": ("https://cryptography.io/en/latest/", None),
+    }
 
 html_theme = "furo"
 html_title = f"trio_tlsnode {version}"

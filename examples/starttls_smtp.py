@@ -21,6 +21,8 @@ import trio
 import trio_tlsnode as tls
 
 LONGEST_LINE = 1000
+# Nobody takes longer to ask for TLS, or is silent for longer.
+SECONDS = 60
 
 
 class Lines:
@@ -97,23 +99,31 @@ async def send(
 async def serve_plain(server: tls.TLSServer, stream: trio.SocketStream) -> None:
     """Do nothing but offer TLS."""
     client = Lines(stream)
-    await client.say("220 localhost ESMTP")
+    wants_tls = False
     try:
-        while True:
-            match (await client.line()).upper().split():
-                case ["EHLO", *_]:
-                    await client.say("250-localhost", "250 STARTTLS")
-                case ["STARTTLS"]:
-                    await client.say("220 go ahead")
-                    await server.handle(stream, initial=client.ahead)
-                    return
-                case ["QUIT"]:
-                    await client.say("221 goodbye")
-                    return
-                case _:
-                    await client.say("530 STARTTLS comes first")
+        with trio.move_on_after(SECONDS):
+            wants_tls = await offer_tls(client)
     except (EOFError, ValueError, trio.BrokenResourceError) as error:
         print(f"a client has failed before TLS: {error}", file=sys.stderr)
+    if wants_tls:
+        await server.handle(stream, initial=client.ahead)
+
+
+async def offer_tls(client: Lines) -> bool:
+    """Return whether a client wants TLS, or says goodbye."""
+    await client.say("220 localhost ESMTP")
+    while True:
+        match (await client.line()).upper().split():
+            case ["EHLO", *_]:
+                await client.say("250-localhost", "250 STARTTLS")
+            case ["STARTTLS"]:
+                await client.say("220 go ahead")
+                return True
+            case ["QUIT"]:
+                await client.say("221 goodbye")
+                return False
+            case _:
+                await client.say("530 STARTTLS comes first")
 
 
 async def serve_mail(stream: tls.TLSStream) -> None:
@@ -144,7 +154,7 @@ async def serve(
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled."""
-    server = tls.TLSServer(serve_mail, tls.SecureContext(key=key, cert=cert))
+    server = tls.TLSServer(serve_mail, tls.SecureContext(key=key, cert=cert), idle_timeout=SECONDS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(report, server)
         await trio.serve_tcp(partial(serve_plain, server), port, host="127.0.0.1", task_status=task_status)

@@ -42,6 +42,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("interop")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Put the names of Node.js's own tests whose rule a test shows in front of its id.
+
+    ``pytest -k test-tls-close-notify.js`` runs what shows the rule of that test.
+    """
+    markers = reversed(list(metafunc.definition.iter_markers("node")))
+    names = "+".join(name for marker in markers for name in marker.args)
+    if names:
+        metafunc.fixturenames.append("node_test")
+        metafunc.parametrize("node_test", [names], ids=[names], indirect=True)
+
+
+@pytest.fixture
+def node_test(request: pytest.FixtureRequest) -> object:
+    """The tests of Node.js's own that stand in the id."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node.js."""

@@ -190,6 +190,22 @@ async def test_a_man_in_the_middle_is_refused_and_hears_nothing(
     assert middle_man.heard == b""
 
 
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+async def test_an_impostor_that_asks_for_a_client_certificate_gets_none(
+    version: str, nursery: trio.Nursery
+) -> None:
+    issued = AUTHORITY.untrusted("localhost")
+    context = SecureContext(**issued.options, ca=AUTHORITY.ca, max_version=version)
+    client, transport = memory_stream_pair()
+    nursery.start_soon(TLSServer(greet, context, request_cert=True).handle, transport)
+    trace = tls.HandshakeTrace()
+    with pytest.raises(CertificateError):
+        await tls.wrap_client(
+            client, host="localhost", ca=AUTHORITY.ca, trace=trace, **AUTHORITY.client("alice").options
+        )
+    assert [message.name for message in trace.messages if message.sent] == ["ClientHello", "Alert"]
+
+
 async def test_without_verification_a_man_in_the_middle_hears_everything_and_nobody_notices(
     middle_man: MiddleMan, nursery: trio.Nursery
 ) -> None:

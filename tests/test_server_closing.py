@@ -98,6 +98,15 @@ async def test_new_connections_over_tcp_are_refused_while_the_open_ones_end(nurs
     await client.aclose()
 
 
+async def test_once_it_is_closed_a_new_connection_over_tcp_is_refused(nursery: trio.Nursery) -> None:
+    server = TLSServer(echo, SERVER)
+    await nursery.start(server.serve, 0, "127.0.0.1")
+    port = server.addresses[0].port
+    await server.aclose()
+    with pytest.raises(OSError, match="all attempts"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
 async def test_connection_in_the_queue_is_closed_without_tls(nursery: trio.Nursery) -> None:
     serving = await start(nursery)
     transport = await serving.listener.connect()

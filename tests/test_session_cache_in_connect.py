@@ -416,6 +416,27 @@ async def test_a_session_is_for_one_port(nursery: trio.Nursery) -> None:
     assert await resumes(ports[0])
 
 
+async def test_over_a_socket_that_was_connected_before_a_session_is_for_one_place(
+    nursery: trio.Nursery,
+) -> None:
+    cache = SessionCache()
+    ports = []
+    for _ in range(2):
+        server = TLSServer(greet, SecureContext(**LEAF.options))
+        await nursery.start(server.serve, 0, "127.0.0.1")
+        ports.append(server.addresses[0].port)
+
+    async def resumes_over(port: int) -> bool:
+        transport = await trio.open_tcp_stream("127.0.0.1", port)
+        wrapped = await tls.wrap_client(transport, context=CLIENT, host="localhost", session_cache=cache)
+        async with wrapped as stream:
+            assert await stream.receive_some() == b"hello"
+            return stream.info.session_reused
+
+    reused = [await resumes_over(port) for port in (*ports, *ports)]
+    assert reused == [False, False, True, True]
+
+
 async def test_who_brings_a_session_leaves_the_cache_alone(port: int) -> None:
     sessions: list[bytes] = []
     assert not await resumes(port, on_session=sessions.append)

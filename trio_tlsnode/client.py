@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Unpack, cast
 
 import trio
 
+from ._links import link_for
 from .client_options import ClientStreamOptions, client_parts
 from .connect_errors import connect_error
 from .context import ContextOptions, SecureContext, shared_context
@@ -27,7 +28,9 @@ class ClientOptions(ContextOptions, ClientStreamOptions, total=False):
 
     Attributes:
         session_cache: Where sessions are kept, to be resumed by the next connection to the same peer under
-            the same trust.  `connect` has one for each run of Trio by default; None does without.
+            the same trust.  `connect` has one for each run of Trio by default; None does without.  The peer is
+            the one at that host and port, or path, and for `wrap_client` at the address that a socket leads
+            to; of other transports only the name tells.
     """
 
     session_cache: SessionCache | None
@@ -164,7 +167,7 @@ async def wrap_client(
     """
     check_transport(stream)
     try:
-        prepared = _prepared(context, host, options, place=None, cached=False)
+        prepared = _prepared(context, host, options, place=_place_of(stream, options), cached=False)
         already_read = check_initial(initial)
     except BaseException:
         await trio.aclose_forcefully(stream)
@@ -215,6 +218,11 @@ def _prepared(
             )
     sessions = None if cache is None else PeerSessions(cache, engine, place)
     return _Prepared(engine, timeouts, confirm, sessions)
+
+
+def _place_of(stream: trio.abc.Stream, options: ClientOptions) -> Hashable:
+    """Return where a transport leads to, if it can tell: there may be several servers of one name."""
+    return None if options.get("session_cache") is None else link_for(stream).remote_address
 
 
 def _session_cache_of_this_run() -> SessionCache:

@@ -150,6 +150,8 @@ class TLSServer:
         self._connections: set[trio.CancelScope] = set()
         self._ended = trio.lowlevel.ParkingLot()
         self._closing = False
+        # How many calls of serve_listeners have listeners that are open.
+        self._listening = 0
         self._handshaking = 0
         self._accepted = 0
         self._secure = 0
@@ -242,6 +244,8 @@ class TLSServer:
             address for listener in listeners if (address := _listening_address(listener)) is not None
         ]
         async with contextlib.AsyncExitStack() as stack:
+            self._listening += 1
+            stack.callback(self._stopped_listening)
             for listener in listeners:
                 stack.push_async_callback(trio.aclose_forcefully, listener)
             if self._closing:
@@ -258,6 +262,10 @@ class TLSServer:
                     self._addresses = [address for address in self._addresses if address not in addresses]
                 # What waits in the kernel's queue is refused at once, while the open connections end.
                 await stack.aclose()
+
+    def _stopped_listening(self) -> None:
+        self._listening -= 1
+        self._ended.unpark_all()
 
     async def _accept_from(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
         while True:
@@ -510,6 +518,8 @@ class TLSServer:
         for scope in self._accepting:
             scope.cancel()
         await trio.lowlevel.checkpoint()
+        while self._listening:
+            await self._ended.park()
         with trio.move_on_after(seconds):
             await self._all_ended()
         for scope in self._connections:

@@ -148,6 +148,10 @@ def test_both_sides_have_the_objects_of_what_was_shown() -> None:
     # Of what nobody trusts, what was sent is known, and no root beyond it.
     assert chain(outcome.client.peer_certificate) == [agent6, ca3]
     assert outcome.client.verified_chain == ()
+    assert outcome.client.peer_certificate is not None
+    intermediate = outcome.client.peer_certificate.issuer_certificate
+    assert intermediate is not None
+    assert intermediate.issuer_certificate is None
     verified = seen("agent6", "ca1")
     assert [each.x509 for each in verified.peer_certificate_chain] == [agent6, ca3]
     assert (
