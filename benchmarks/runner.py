@@ -18,15 +18,15 @@ from typing import IO, Any
 import outcome
 import trio
 
-from .contenders import Contender
+from .contenders import OURS, Contender
 from .contenders.peer import HOST
 from .negotiation import Negotiated, negotiated
 from .results import Results
-from .scenarios import Exchange, Idle, Measurement, Scenario, Workload, workload_to_json
+from .runs import Turn
+from .scenarios import USUAL, Exchange, Idle, Measurement, Terms, Workload, workload_to_json
 
 _ROOT = Path(__file__).parents[1]
-_PATIENCE = 30.0  # seconds that a worker may take beyond the time that it was given
-_LIKE_FOR_LIKE = Negotiated("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519")
+_PATIENCE = 60.0  # seconds that a worker may take beyond the time that it was given: thousands of handshakes
 _GLANCE = Exchange(connections=1, request_size=64, reply_size=64, write_size=64)
 
 
@@ -39,21 +39,14 @@ class Settings:
     """How to measure.
 
     Attributes:
-        groups: "x25519", or "default" for what each library takes by itself.
         key_type: The kind of key that the server has.
         rounds: How often each measurement is repeated.
         seconds: How long one measurement takes, in seconds.
     """
 
-    groups: str
     key_type: str
     rounds: int
     seconds: float
-
-    @property
-    def warm_up(self) -> float:
-        """How long the workload runs before it is measured, in seconds."""
-        return self.seconds / 2
 
 
 class _Worker:
@@ -147,8 +140,7 @@ class Pair:
             await self._client.tell({})
         before, after = usages
         return Measurement(
-            count=message["count"],
-            seconds=message["seconds"],
+            **message,
             server_cpu=after["cpu"] - before["cpu"],
             server_memory=after["memory"] - before["memory"],
         )
@@ -185,13 +177,13 @@ class Pair:
 
 
 @asynccontextmanager
-async def open_pair(contender: Contender, credentials: Path, groups: str) -> AsyncIterator[Pair]:
+async def open_pair(contender: Contender, credentials: Path, terms: Terms) -> AsyncIterator[Pair]:
     """Start a contender's server and client; end them afterwards.
 
     Args:
         contender: Who.
         credentials: The folder with key.pem, cert.pem and ca.pem.
-        groups: As in `Settings`.
+        terms: What they are to agree on.
 
     Raises:
         ContenderError: a worker failed, inside this context too; with what both wrote to stderr.
@@ -200,12 +192,14 @@ async def open_pair(contender: Contender, credentials: Path, groups: str) -> Asy
         "module": contender.module,
         "context_per_connect": contender.context_per_connect,
         "directory": str(credentials),
-        "groups": "X25519" if groups == "x25519" else None,
+        "group": terms.group,
+        "cipher": terms.cipher,
     }
+    environment = os.environ | _own_source(contender) | _own_configuration(credentials, terms)
     server_core, client_core = cores() or (None, None)
     async with (
-        _open_worker(contender, setup | {"role": "server"}, server_core) as server,
-        _open_worker(contender, setup | {"role": "client"}, client_core) as client,
+        _open_worker(contender, setup | {"role": "server"}, environment, server_core) as server,
+        _open_worker(contender, setup | {"role": "client"}, environment, client_core) as client,
     ):
         try:
             ready = await server.hear()
@@ -215,9 +209,32 @@ async def open_pair(contender: Contender, credentials: Path, groups: str) -> Asy
             raise ContenderError("\n".join([str(error), server.complaints(), client.complaints()])) from None
 
 
+def _own_source(contender: Contender) -> dict[str, str]:
+    """Return the environment in which a contender is imported from its own folder."""
+    if contender.source is None:
+        return {}
+    # The safe path leaves out the folder that a process starts in, which would come first.
+    return {"PYTHONPATH": os.pathsep.join(map(str, (contender.source, _ROOT))), "PYTHONSAFEPATH": "1"}
+
+
+def _own_configuration(directory: Path, terms: Terms) -> dict[str, str]:
+    """Return the environment in which the standard library, too, takes the cipher suite.
+
+    It has no call for those of TLS 1.3, but its OpenSSL reads a file.
+    """
+    if terms.cipher == USUAL.cipher:
+        return {}
+    path = directory / f"{terms.cipher}.cnf"
+    path.write_text(
+        "openssl_conf = main\n[main]\nssl_conf = ssl\n[ssl]\nsystem_default = contexts\n"
+        f"[contexts]\nCiphersuites = {terms.cipher}\n"
+    )
+    return {"OPENSSL_CONF": str(path)}
+
+
 @asynccontextmanager
 async def _open_worker(
-    contender: Contender, setup: dict[str, Any], core: int | None
+    contender: Contender, setup: dict[str, Any], environment: dict[str, str], core: int | None
 ) -> AsyncIterator[_Worker]:
     with tempfile.TemporaryFile() as stderr:
         process = await trio.lowlevel.open_process(
@@ -226,6 +243,7 @@ async def _open_worker(
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=_ROOT,
+            env=environment,
             start_new_session=True,  # Ctrl-C is for the runner
             # Before the program starts, so that its threads inherit it.
             preexec_fn=None if core is None else partial(os.sched_setaffinity, 0, {core}),
@@ -247,19 +265,19 @@ def cores() -> tuple[int, int] | None:
 
 async def run(
     settings: Settings,
-    scenarios: Sequence[Scenario],
-    contenders: Sequence[Contender],
+    turns: Sequence[Turn],
     credentials: Path,
     progress: Callable[[str], None],
+    subject: str = OURS,
 ) -> Results:
-    """Measure all scenarios with all contenders.
+    """Let contenders do scenarios.
 
     Args:
         settings: How.
-        scenarios: What.
-        contenders: Who, in the order in which they take turns.
+        turns: What, and who; in the order of a round.
         credentials: The folder with key.pem, cert.pem and ca.pem.
         progress: Is told what comes next, `steps` times.
+        subject: The contender whom the others are compared with.
 
     Returns:
         The figures, with the failures of contenders beside them.
@@ -273,25 +291,26 @@ async def run(
             "cores": cores(),
             "load": os.getloadavg()[0],
         },
+        subject=subject,
     )
-    for contender in contenders:
-        progress(f"{contender.name}: what is negotiated")
+    for contender, terms in _negotiations(turns):
+        progress(f"{contender.name}{terms.title}: what is negotiated")
         try:
-            async with open_pair(contender, credentials, settings.groups) as pair:
+            async with open_pair(contender, credentials, terms) as pair:
                 agreed = await pair.negotiate() if contender.secure else None
                 results.add_contender(contender.name, pair.versions, agreed)
-                if settings.groups == "x25519" and agreed not in {None, _LIKE_FOR_LIKE}:
-                    results.failures.append(f"{contender.name} negotiates {agreed}, not {_LIKE_FOR_LIKE}")
+                if agreed is not None and agreed != (wanted := _wanted(terms, agreed)):
+                    results.failures.append(f"{contender.name} negotiates {agreed}, not {wanted}")
         except ContenderError as error:
             results.failures.append(f"{contender.name}: {error}")
     for number in range(settings.rounds):
-        for scenario, contender in _turns(scenarios, contenders):
+        for scenario, contender in turns:
             progress(f"round {number + 1}/{settings.rounds}: {scenario.name}, {contender.name}")
             try:
-                async with open_pair(contender, credentials, settings.groups) as pair:
-                    measurement = await pair.measure(
-                        scenario.workload, seconds=settings.seconds, warm_up=settings.warm_up
-                    )
+                async with open_pair(contender, credentials, scenario.terms) as pair:
+                    seconds = max(settings.seconds, scenario.least_seconds)
+                    # Half as long before, to warm up.
+                    measurement = await pair.measure(scenario.workload, seconds=seconds, warm_up=seconds / 2)
                     complaints = pair.complaints()
             except ContenderError as error:
                 measurement = None
@@ -302,20 +321,21 @@ async def run(
     return results
 
 
-def steps(settings: Settings, scenarios: Sequence[Scenario], contenders: Sequence[Contender]) -> int:
+def steps(settings: Settings, turns: Sequence[Turn]) -> int:
     """Return how often `run` reports progress."""
-    return len(contenders) + settings.rounds * len(_turns(scenarios, contenders))
+    return len(_negotiations(turns)) + settings.rounds * len(turns)
 
 
-def _turns(
-    scenarios: Sequence[Scenario], contenders: Sequence[Contender]
-) -> list[tuple[Scenario, Contender]]:
-    return [
-        (scenario, contender)
-        for scenario in scenarios
-        for contender in contenders
-        if isinstance(scenario.workload, contender.workloads)
-    ]
+def _negotiations(turns: Sequence[Turn]) -> list[tuple[Contender, Terms]]:
+    """Return who negotiates on what terms; without TLS it is the same on all."""
+    found = {
+        (contender, scenario.terms if contender.secure else USUAL): None for scenario, contender in turns
+    }
+    return list(found)
+
+
+def _wanted(terms: Terms, agreed: Negotiated) -> Negotiated:
+    return Negotiated("TLSv1.3", terms.cipher, terms.group or agreed.group)
 
 
 def _processor() -> str:

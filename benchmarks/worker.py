@@ -1,11 +1,11 @@
 """A worker process: one side of a Python contender, told by JSON lines what to do.
 
-The only argument is the setup: ``{"module", "role", "directory", "groups"}``.  The first line that a worker
-writes is ``{"versions"}``, a server's with its ``"port"``.  A server answers each ``{"settle"}`` with what
-it has used: ``{"cpu"}`` in seconds and ``{"memory"}`` in bytes.  A client answers each
-``{"port", "workload", "seconds", "warm_up"}`` with ``{"count", "seconds"}``; before that it writes
-``{"mark"}`` twice, where the time begins and where it ends, and waits for a line each time.  A worker ends
-when its input does.
+The only argument is the setup: ``{"module", "role", "directory", "group", "cipher"}``.  The first line that
+a worker writes is ``{"versions"}``, a server's with its ``"port"``.  A server answers each ``{"settle"}``
+with what it has used: ``{"cpu"}`` in seconds and ``{"memory"}`` in bytes.  A client answers each ``{"port",
+"workload", "seconds", "warm_up"}`` with what `workloads.measure` returns; before that it writes ``{"mark"}``
+twice, where the time begins and where it ends, and waits for a line each time.  A worker ends when its input
+does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import gc
 import importlib
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -27,17 +26,16 @@ import psutil
 
 from . import workloads
 from .contenders.peer import Peer, Setup
+from .limits import raise_file_limit
 from .scenarios import workload_from_json
-
-_FILES = 4096  # a thousand connections and some; macOS starts processes with 256
 
 
 def main() -> None:
     """Be the side that the command line's setup says."""
     setup = json.loads(sys.argv[1])
-    _raise_file_limit()
+    raise_file_limit()
     module = importlib.import_module(f"benchmarks.contenders.{setup['module']}")
-    peer: Peer = module.PEER(Setup(Path(setup["directory"]), setup["groups"]))
+    peer: Peer = module.PEER(Setup(Path(setup["directory"]), setup["group"], setup["cipher"]))
     if setup["role"] == "server":
         _serve(peer)
     else:
@@ -87,12 +85,6 @@ def _mark() -> None:
 
 def _write(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _FILES:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, hard))
 
 
 def _return_free_memory() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from statistics import median
+from typing import Any
 
-from .scenarios import Exchange, Handshakes, Idle, Resumptions, Workload
-
-if TYPE_CHECKING:
-    from .contenders.peer import Channel, Peer
+from . import first_byte
+from .contenders.peer import HEADER, Channel, Peer
+from .scenarios import Exchange, FirstByte, Handshakes, Idle, Resumptions, Workload
 
 RECEIVE_SIZE = 256 * 1024
 _OPENERS = 16  # connections that are opened at the same time where many are needed
-_HEADER = struct.Struct("!II")  # the first bytes on a connection: sizes of a request and of a reply
 _SMALL = Exchange(connections=1, request_size=64, reply_size=64, write_size=64)
 
 
@@ -25,8 +24,8 @@ async def answer(peer: Peer, channel: Channel) -> None:
     # A client that closes may reset the connection, as tickets that it has not read are still there.  One
     # that was cut off says so itself.
     with suppress(*peer.gone):
-        if header := await channel.receive(_HEADER.size):
-            request_size, reply_size = _HEADER.unpack(header)
+        if header := await channel.receive(HEADER.size):
+            request_size, reply_size = HEADER.unpack(header)
             reply = bytes(reply_size)
             while await _receive_all(channel, request_size):
                 await channel.send(reply)
@@ -50,18 +49,29 @@ async def measure(
     """Be the client of a workload: warm up, then do it for so many seconds, between two marks.
 
     Returns:
-        How often it was done ("count"), and in what time ("seconds").
+        In what time it was done ("seconds"), the medians of its parts ("parts"), and its `summary`.
     """
     client = _Client(peer, port)
     work = await client.prepare(workload)
     await work(warm_up)
     mark()
     started = time.perf_counter()
-    count = await work(seconds)
+    durations = await work(seconds)
     elapsed = time.perf_counter() - started
     mark()
     await client.close()
-    return {"count": count, "seconds": elapsed}
+    parts = {name: median(times) for name, times in client.parts.items()}
+    return {"seconds": elapsed, "parts": parts, **summary(durations)}
+
+
+def summary(durations: Sequence[float]) -> dict[str, float]:
+    """Return how often it was done, and what half and 99 in 100 of the times took at most, in seconds."""
+    ascending = sorted(durations)
+
+    def at(share: float) -> float:
+        return ascending[int(len(ascending) * share)]
+
+    return {"count": len(ascending), "median": at(0.5), "percentile_99": at(0.99)}
 
 
 class _Client:
@@ -69,92 +79,117 @@ class _Client:
         self._peer = peer
         self._port = port
         self._channels: list[Channel] = []
+        self._sessions: dict[int, object] = {}
+        self.parts: dict[str, list[float]] = {}
 
-    async def prepare(self, workload: Workload) -> Callable[[float], Awaitable[int]]:
-        """Return what does the workload for so many seconds and returns how often."""
+    async def prepare(self, workload: Workload) -> Callable[[float], Awaitable[list[float]]]:
+        """Return what does the workload for so many seconds, and returns how long it took each time."""
         match workload:
             case Exchange():
                 await self._open(workload, workload.connections)
                 return partial(self._exchange, workload)
             case Handshakes():
+                await self._open(_SMALL, workload.held)
                 return partial(self._handshakes, workload.at_once)
             case Resumptions():
                 return partial(self._resumptions, workload.at_once)
             case Idle():
-                return partial(self._fill, workload.connections)
+                return partial(self._fill, iter((workload.before, workload.connections)))
+            case FirstByte():
+                return partial(self._start, iter((1, workload.starts)))
 
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
 
-    async def _open(self, exchange: Exchange, connections: int) -> None:
+    async def _open(self, exchange: Exchange, connections: int) -> list[float]:
         """Open connections and make the first exchange on each."""
 
-        async def open_some(some: int) -> None:
+        async def open_some(some: int) -> list[float]:
+            durations = []
             for _ in range(some):
+                started = time.perf_counter()
                 channel = await self._peer.connect(self._port)
+                durations.append(time.perf_counter() - started)
                 self._channels.append(channel)
-                await channel.send(_HEADER.pack(exchange.request_size, exchange.reply_size))
+                await channel.send(HEADER.pack(exchange.request_size, exchange.reply_size))
                 await _requests(channel, exchange, seconds=0)
+            return durations
 
         openers = min(_OPENERS, connections)
         shares = [len(range(opener, connections, openers)) for opener in range(openers)]
-        await self._peer.gather([partial(open_some, share) for share in shares])
+        return await self._all([partial(open_some, share) for share in shares])
 
-    async def _exchange(self, exchange: Exchange, seconds: float) -> int:
-        jobs = [partial(_requests, channel, exchange, seconds) for channel in self._channels]
-        return sum(await self._peer.gather(jobs))
+    async def _all(self, jobs: Sequence[Callable[[], Awaitable[list[float]]]]) -> list[float]:
+        """Do the jobs at the same time, and return all that they return."""
+        return list(chain.from_iterable(await self._peer.gather(jobs)))
 
-    async def _handshakes(self, at_once: int, seconds: float) -> int:
-        async def one_by_one() -> int:
+    async def _exchange(self, exchange: Exchange, seconds: float) -> list[float]:
+        return await self._all([partial(_requests, channel, exchange, seconds) for channel in self._channels])
+
+    async def _handshakes(self, at_once: int, seconds: float) -> list[float]:
+        async def one_by_one() -> list[float]:
             deadline = time.perf_counter() + seconds
-            count = 0
+            durations = []
             while True:
+                started = time.perf_counter()
                 channel = await self._peer.connect(self._port)
+                durations.append(time.perf_counter() - started)
                 await channel.close()
-                count += 1
                 if time.perf_counter() >= deadline:
-                    return count
+                    return durations
 
-        return sum(await self._peer.gather([one_by_one] * at_once))
+        return await self._all([one_by_one] * at_once)
 
-    async def _resumptions(self, at_once: int, seconds: float) -> int:
-        async def one_by_one() -> int:
+    async def _resumptions(self, at_once: int, seconds: float) -> list[float]:
+        async def one_by_one(place: int) -> list[float]:
             deadline = time.perf_counter() + seconds
-            session: object = None
-            # The first is a full one, and is not counted.
-            count = -1
+            durations = []
             while True:
+                started = time.perf_counter()
+                session = self._sessions.get(place)
                 channel = await self._peer.resume(self._port, session)
-                await channel.send(_HEADER.pack(_SMALL.request_size, _SMALL.reply_size))
+                await channel.send(HEADER.pack(_SMALL.request_size, _SMALL.reply_size))
                 await _requests(channel, _SMALL, seconds=0)
                 assert channel.session is not None
-                session = channel.session()
-                if session is None:
+                if (newest := channel.session()) is None:
                     raise ConnectionError("the server has sent no session")
+                self._sessions[place] = newest
                 await channel.close()
-                count += 1
-                if count > 0 and time.perf_counter() >= deadline:
-                    return count
+                ended = time.perf_counter()
+                if session is not None:  # the first of all is a full one, and belongs to the warm-up
+                    durations.append(ended - started)
+                if durations and ended >= deadline:
+                    return durations
 
-        return sum(await self._peer.gather([one_by_one] * at_once))
+        return await self._all([partial(one_by_one, place) for place in range(at_once)])
 
-    async def _fill(self, connections: int, _seconds: float) -> int:
-        await self._open(_SMALL, connections)
-        return connections
+    async def _fill(self, connections: Iterator[int], _seconds: float) -> list[float]:
+        return await self._open(_SMALL, next(connections))
+
+    async def _start(self, starts: Iterator[int], _seconds: float) -> list[float]:
+        done = [first_byte.start(self._peer, self._port) for _ in range(next(starts))]
+        self.parts = {
+            "import": [start.importing for start in done],
+            "connect": [start.connecting for start in done],
+        }
+        return [start.total for start in done]
 
 
-async def _requests(channel: Channel, exchange: Exchange, seconds: float) -> int:
-    """Send requests and await their replies, at least once and for so many seconds; return how many."""
+async def _requests(channel: Channel, exchange: Exchange, seconds: float) -> list[float]:
+    """Send requests and await replies, at least once and for so many seconds; return how long each took."""
     block = bytes(exchange.write_size)
     writes = exchange.request_size // exchange.write_size
-    deadline = time.perf_counter() + seconds
-    count = 0
+    durations = []
+    started = time.perf_counter()
+    deadline = started + seconds
     while True:
         for _ in range(writes):
             await channel.send(block)
         if not await _receive_all(channel, exchange.reply_size):
             raise ConnectionError("the server hung up")
-        count += 1
-        if time.perf_counter() >= deadline:
-            return count
+        ended = time.perf_counter()
+        durations.append(ended - started)
+        if ended >= deadline:
+            return durations
+        started = ended

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
@@ -50,6 +49,9 @@ def root_certificates() -> tuple[str, ...]:
 def store(name: StoreName) -> tuple[x509.Certificate, ...]:
     """Return the certificates of a list, read once in a process."""
     if name == "bundled":
+        # It brings much along, and who has CAs of their own need not load it.
+        import certifi
+
         return _tolerantly(Path(certifi.where()))
     return _system() if name == "system" else _extra()
 

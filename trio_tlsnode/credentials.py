@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_private_key,
     load_pem_private_key,
-    pkcs12,
 )
 
 from .der import OCTET_STRING, SEQUENCE, encoded
@@ -691,6 +690,8 @@ def _pfx(option: str, item: object, passphrase: bytes | None) -> tuple[Certified
             "mac verify failure: the passphrase of PKCS#12 data is text without NUL characters",
             "ERR_OSSL_PKCS12_MAC_VERIFY_FAILURE",
         )
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
     try:
         bundle = pkcs12.load_pkcs12(content, passphrase)
     except (UnsupportedAlgorithm, TypeError) as error:

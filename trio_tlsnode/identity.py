@@ -12,7 +12,6 @@ some names for others ("faß.de" for "fass.de").
 from __future__ import annotations
 
 import functools
-import json
 import re
 import socket
 import string
@@ -156,6 +155,8 @@ def _split(alt_names: str) -> list[str]:
     """
     if '"' not in alt_names:
         return alt_names.split(", ")
+    import json
+
     entries = [""]
     at = 0
     while at < len(alt_names):

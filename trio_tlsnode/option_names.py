@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
@@ -26,5 +25,7 @@ def refuse_unknown(options: Iterable[str], known: AbstractSet[str], *, of: str) 
 
 
 def _with_suggestion(unknown: str, known: dict[str, str]) -> str:
+    import difflib
+
     similar = difflib.get_close_matches(unknown.lower().replace("_", ""), known, n=1)
     return f"{unknown} (did you mean {known[similar[0]]}?)" if similar else unknown

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.scenarios import Exchange, Handshakes, Idle, Resumptions, Workload
+from benchmarks.scenarios import Exchange, FirstByte, Handshakes, Idle, Resumptions, Workload
 
 _NODE_PEER = Path(__file__).with_name("node_peer.js")
 
@@ -23,6 +23,7 @@ class Contender:
         module: The module here that has its `Peer`, or None for Node.js.
         package: The package that this module needs.
         context_per_connect: Whether its client makes a TLS context for each connection.
+        source: The folder that this package is imported from, where it is not the one beside the benchmarks.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Contender:
     module: str | None = None
     package: str = ""
     context_per_connect: bool = False
+    source: Path | None = None
 
     @property
     def secure(self) -> bool:
@@ -52,20 +54,25 @@ class Contender:
         return (sys.executable, "-m", "benchmarks.worker")
 
 
+OURS = "trio_tlsnode"
+TRIO_SSLSTREAM = "trio_sslstream"
+NODE = "node"
+NODE_CONTEXT_PER_CONNECT = "node_context_per_connect"
+TRIO_TCP = "trio_tcp"
+
 _USUAL = (Exchange, Handshakes, Idle)
-_ALL = (*_USUAL, Resumptions)
+_ON_TRIO = (*_USUAL, Resumptions, FirstByte)
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
     for contender in (
-        Contender("trio_tlsnode", _ALL, "trio_tlsnode", "trio_tlsnode"),
-        Contender("trio_sslstream", _ALL, "trio_sslstream", "trio"),
+        Contender(OURS, _ON_TRIO, "trio_tlsnode", "trio_tlsnode"),
+        Contender(TRIO_SSLSTREAM, _ON_TRIO, "trio_sslstream", "trio"),
         Contender("anyio_on_trio", _USUAL, "anyio_on_trio", "anyio"),
         Contender("asyncio", _USUAL, "asyncio_streams", "asyncio"),
         Contender("uvloop", _USUAL, "uvloop_streams", "uvloop"),
-        Contender("node", _ALL),
-        Contender("node_context_per_connect", (Handshakes,), context_per_connect=True),
-        Contender("trio_tcp", (Exchange,), "trio_tcp", "trio"),
+        Contender(NODE, (*_USUAL, Resumptions)),
+        Contender(NODE_CONTEXT_PER_CONNECT, (Handshakes,), context_per_connect=True),
+        Contender(TRIO_TCP, (Exchange, FirstByte), "trio_tcp", "trio"),
     )
 }
-OURS = "trio_tlsnode"

@@ -13,7 +13,7 @@ from benchmarks.workloads import RECEIVE_SIZE
 from .peer import HOST, SERVER_NAME, Channel, T
 from .stdlib_ssl import StdlibPeer
 
-_BACKLOG = 2048  # a thousand clients come at once
+_BACKLOG = 2048  # its default of a hundred is soon full
 
 
 def _channel(reader: StreamReader, writer: StreamWriter) -> Channel:

@@ -14,8 +14,8 @@ const setup = JSON.parse(process.argv[2]);
 const file = (name) => fs.readFileSync(path.join(setup.directory, name));
 const options = {
   minVersion: 'TLSv1.3',
-  ciphers: 'TLS_AES_256_GCM_SHA384',
-  ...(setup.groups === null ? {} : { ecdhCurve: setup.groups }),
+  ciphers: setup.cipher,
+  ...(setup.group === null ? {} : { ecdhCurve: setup.group }),
 };
 const versions = { 'Node.js': process.versions.node, OpenSSL: process.versions.openssl };
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -74,11 +74,11 @@ async function measure() {
     await work(warmUp);
     await mark();
     const started = performance.now();
-    const count = await work(seconds);
+    const durations = await work(seconds);
     const elapsed = (performance.now() - started) / 1000;
     await mark();
     await client.close();
-    write({ count, seconds: elapsed });
+    write({ seconds: elapsed, ...summary(durations) });
   }
 }
 
@@ -87,15 +87,22 @@ async function mark() {
   await read();
 }
 
+// As workloads.summary.
+function summary(durations) {
+  const sorted = Float64Array.from(durations).sort();
+  const at = (share) => sorted[Math.floor(sorted.length * share)];
+  return { count: sorted.length, median: at(0.5), percentile_99: at(0.99), parts: {} };
+}
+
 class Client {
   constructor(port) {
     this.sockets = [];
+    this.sessions = [];
     const trust = { ...options, ca: file('ca.pem') };
     this.target = {
       port,
       host: HOST,
       servername: 'localhost',
-      noDelay: true,
       ...(setup.context_per_connect ? trust : { secureContext: tls.createSecureContext(trust) }),
     };
   }
@@ -104,13 +111,16 @@ class Client {
     switch (workload.kind) {
       case 'exchange':
         await this.open(workload, workload.connections);
-        return (seconds) => sum(this.sockets.map((socket) => requests(socket, workload, seconds)));
+        return (seconds) => all(this.sockets.map((socket) => requests(socket, workload, seconds)));
       case 'handshakes':
+        await this.open(SMALL, workload.held);
         return (seconds) => this.handshakes(workload.at_once, seconds);
       case 'resumptions':
         return (seconds) => this.resumptions(workload.at_once, seconds);
-      case 'idle':
-        return () => this.open(SMALL, workload.connections);
+      case 'idle': {
+        const numbers = [workload.before, workload.connections];
+        return () => this.open(SMALL, numbers.shift());
+      }
       default:
         throw new Error(`no such workload: ${workload.kind}`);
     }
@@ -119,6 +129,7 @@ class Client {
   connect(session) {
     return new Promise((resolve, reject) => {
       const socket = tls.connect(session === undefined ? this.target : { ...this.target, session });
+      socket.setNoDelay(true);  // tls.connect drops the option of that name
       socket.on('session', (newest) => { socket.newestSession = newest; });
       socket.once('error', reject);
       socket.once('secureConnect', () => {
@@ -132,8 +143,11 @@ class Client {
   async open(exchange, connections) {
     let left = connections;
     const openSome = async () => {
+      const durations = [];
       while (left-- > 0) {
+        const started = performance.now();
         const socket = await this.connect();
+        durations.push((performance.now() - started) / 1000);
         this.sockets.push(socket);
         const header = Buffer.alloc(8);
         header.writeUInt32BE(exchange.request_size, 0);
@@ -141,22 +155,24 @@ class Client {
         socket.write(header);
         await requests(socket, exchange, 0);
       }
+      return durations;
     };
-    await Promise.all(Array.from({ length: OPENERS }, openSome));
-    return connections;
+    return all(Array.from({ length: OPENERS }, openSome));
   }
 
   async handshakes(atOnce, seconds) {
     const deadline = performance.now() + seconds * 1000;
     const oneByOne = async () => {
-      let count = 0;
+      const durations = [];
       do {
-        await end(await this.connect());
-        count += 1;
+        const started = performance.now();
+        const socket = await this.connect();
+        durations.push((performance.now() - started) / 1000);
+        await end(socket);
       } while (performance.now() < deadline);
-      return count;
+      return durations;
     };
-    return sum(Array.from({ length: atOnce }, oneByOne));
+    return all(Array.from({ length: atOnce }, oneByOne));
   }
 
   async resumptions(atOnce, seconds) {
@@ -164,21 +180,23 @@ class Client {
     const header = Buffer.alloc(8);
     header.writeUInt32BE(SMALL.request_size, 0);
     header.writeUInt32BE(SMALL.reply_size, 4);
-    const oneByOne = async () => {
-      let count = -1;  // the first is a full one, and is not counted
-      let session;
+    const oneByOne = async (_, place) => {
+      const durations = [];
       do {
+        const started = performance.now();
+        const session = this.sessions[place];
         const socket = await this.connect(session);
-        if (count >= 0 && !socket.isSessionReused()) throw new Error('a session was not resumed');
+        if (session !== undefined && !socket.isSessionReused()) throw new Error('a session was not resumed');
         socket.write(header);
         await requests(socket, SMALL, 0);
-        session = socket.newestSession ?? session;
+        this.sessions[place] = socket.newestSession ?? session;
         await end(socket);
-        count += 1;
-      } while (count < 1 || performance.now() < deadline);
-      return count;
+        // The first of all is a full one, and belongs to the warm-up.
+        if (session !== undefined) durations.push((performance.now() - started) / 1000);
+      } while (durations.length < 1 || performance.now() < deadline);
+      return durations;
     };
-    return sum(Array.from({ length: atOnce }, oneByOne));
+    return all(Array.from({ length: atOnce }, oneByOne));
   }
 
   async close() {
@@ -186,12 +204,13 @@ class Client {
   }
 }
 
-// Sends requests and awaits their replies, at least once and for so many seconds; resolves to how many.
+// Sends requests and awaits their replies, at least once and for so many seconds; resolves to how long each took.
 function requests(socket, exchange, seconds) {
   return new Promise((resolve, reject) => {
     const block = Buffer.alloc(exchange.write_size);
-    const deadline = performance.now() + seconds * 1000;
-    let count = 0;
+    const durations = [];
+    let started = performance.now();
+    const deadline = started + seconds * 1000;
     let unsent;
     let unanswered;
     const send = () => {
@@ -211,15 +230,17 @@ function requests(socket, exchange, seconds) {
     const receive = (data) => {
       unanswered -= data.length;
       if (unanswered > 0) return;
-      count += 1;
-      if (performance.now() < deadline) {
+      const ended = performance.now();
+      durations.push((ended - started) / 1000);
+      started = ended;
+      if (ended < deadline) {
         request();
         return;
       }
       socket.off('data', receive);
       socket.off('close', hungUp);
       socket.off('error', reject);
-      resolve(count);
+      resolve(durations);
     };
     const hungUp = () => reject(new Error('the server hung up'));
     socket.on('data', receive);
@@ -238,8 +259,8 @@ function end(socket) {
   });
 }
 
-async function sum(promises) {
-  return (await Promise.all(promises)).reduce((total, count) => total + count, 0);
+async function all(promises) {
+  return (await Promise.all(promises)).flat();
 }
 
 const main = setup.role === 'server' ? serve : measure;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ T = TypeVar("T")
 
 HOST = "127.0.0.1"
 SERVER_NAME = "localhost"
+HEADER = struct.Struct("!II")
+"""The first bytes that a client sends on a connection: the sizes of a request and of a reply."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Setup:
 
     Attributes:
         directory: Where key.pem, cert.pem and ca.pem are.
-        groups: The only key exchange group to offer and take, or None for the library's own choice.
+        group: The only key exchange group to offer and take, or None for the library's own choice.
+        cipher: The only TLS 1.3 cipher suite, where the library can be told.
     """
 
     directory: Path
-    groups: str | None
+    group: str | None
+    cipher: str
 
     @property
     def key(self) -> Path:

@@ -11,7 +11,8 @@ from .peer import Peer
 class StdlibPeer(Peer):
     """A peer that takes `ssl.SSLContext`.
 
-    Its TLS 1.3 suites cannot be chosen; TLS_AES_256_GCM_SHA384 is OpenSSL's first.
+    Its TLS 1.3 suites cannot be chosen; TLS_AES_256_GCM_SHA384 is OpenSSL's first, and the runner configures
+    OpenSSL for another.
     """
 
     def versions(self) -> dict[str, str]:
@@ -32,7 +33,7 @@ class StdlibPeer(Peer):
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if self.setup.groups is not None:
+        if self.setup.group is not None:
             # Named after curves, but it takes any group of OpenSSL that has a number, and sets the only one.
-            context.set_ecdh_curve(self.setup.groups)
+            context.set_ecdh_curve(self.setup.group)
         return context

@@ -55,9 +55,9 @@ class TLSNodePeer(TrioPeer):
         return self._context(ca=self.setup.ca)
 
     def _context(self, **options: Any) -> tls.SecureContext:
-        if self.setup.groups is not None:
-            options["groups"] = self.setup.groups
-        return tls.SecureContext(min_version="TLSv1.3", ciphers="TLS_AES_256_GCM_SHA384", **options)
+        if self.setup.group is not None:
+            options["groups"] = self.setup.group
+        return tls.SecureContext(min_version="TLSv1.3", ciphers=self.setup.cipher, **options)
 
 
 PEER = TLSNodePeer

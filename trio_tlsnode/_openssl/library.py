@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,9 @@ from .._version import __version__
 
 
 def _version(package: str) -> str:
+    # Much to load, for what only a report says.
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
