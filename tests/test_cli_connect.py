@@ -268,7 +268,7 @@ async def test_a_certificate_that_is_refused_is_explained(ca: str) -> None:
     told = result.stderr
     assert told.startswith("Error: Host: example.org. is not in the cert's altnames: DNS:localhost")
     assert "[ERR_TLS_CERT_ALTNAME_INVALID]" in told
-    assert "\n  hint         The certificate is for localhost" in told
+    assert "\n  what to do   The certificate is for localhost" in told
     assert "\n  issued by    O=trustme" in told
     assert "Traceback" not in result.output
 
@@ -326,7 +326,23 @@ async def test_nobody_listening_is_status_3() -> None:
         port = taken.getsockname()[1]
         result = await invoked(f"127.0.0.1:{port}")
     assert result.exit_code == ExitStatus.NETWORK
-    assert result.stderr == f"Error: Connection refused: 127.0.0.1:{port} [ECONNREFUSED]\n"
+    error, *advice = result.stderr.splitlines()
+    assert error == f"Error: Connection refused: 127.0.0.1:{port} [ECONNREFUSED]"
+    assert advice[0].startswith("  what to do   Nothing listens there: start the server")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no-such-host.invalid"])
+async def test_nobody_listening_is_told_with_starttls_too(host: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        result = await invoked(f"{host}:{port}", "--starttls", "imap")
+    assert result.exit_code == ExitStatus.NETWORK
+    told = " ".join(result.stderr.split())
+    known = "the name cannot be resolved (" if host.endswith("invalid") else "Connection refused: "
+    assert told.startswith(f"Error: {known}")
+    assert f"{host}:{port} [E" in told
+    assert " what to do " in told
 
 
 async def test_a_server_that_speaks_no_tls_is_status_4() -> None:
@@ -340,7 +356,13 @@ async def test_a_server_that_speaks_no_tls_is_status_4() -> None:
         result = await invoked(f"127.0.0.1:{port}")
         nursery.cancel_scope.cancel()
     assert result.exit_code == ExitStatus.PROTOCOL
-    assert len(result.stderr.splitlines()) == 1
+    told = " ".join(result.stderr.split())
+    assert told.startswith("Error: the peer sent an HTTP response where TLS was expected")
+    assert told.endswith(
+        "what to do Name the port on which the server speaks TLS; where it begins in plaintext, "
+        "ask by --starttls."
+    )
+    assert max(map(len, result.stderr.splitlines())) <= 80
 
 
 async def test_a_server_that_says_nothing_is_status_5() -> None:
@@ -361,7 +383,7 @@ async def test_a_server_that_hangs_up_is_status_3_and_told_how_far_it_got() -> N
         nursery.cancel_scope.cancel()
     assert result.exit_code == ExitStatus.NETWORK
     assert "\n  progress     " in result.stderr
-    assert result.stderr.splitlines()[-1].endswith(" bytes sent, 0 received")
+    assert " bytes sent, 0 received\n  what to do   Look whether the server speaks TLS" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -369,7 +391,7 @@ async def test_a_server_that_hangs_up_is_status_3_and_told_how_far_it_got() -> N
     [
         (["--cert", "cert.pem"], "--cert and --key belong together"),
         (["--passphrase-file", os.devnull], "--passphrase-file is for --key"),
-        (["--ca", "missing.pem"], "ca (missing.pem): there is no such file [ENOENT]"),
+        (["--ca", "missing.pem"], "--ca missing.pem: there is no such file [ENOENT]"),
         (
             ["--ca", "key.pem"],
             "it holds a private key, which belongs into --key [ERR_OSSL_PEM_NO_START_LINE]",
@@ -385,7 +407,7 @@ def test_wrong_usage_is_status_2(
     result = CliRunner().invoke(main, ["connect", "localhost", *args])
     assert result.exit_code == ExitStatus.USAGE
     assert "Error: " in result.stderr
-    assert message in result.stderr
+    assert message in " ".join(result.stderr.split())
 
 
 async def test_the_passphrase_of_a_key_is_the_first_line_of_a_file(tmp_path: Path, ca: str) -> None:

@@ -99,6 +99,20 @@ def test_without_the_extra_the_import_fails_with_a_sentence_that_names_it(missin
     )
 
 
+@pytest.mark.parametrize("missing", ["click", "rich", "trustme"])
+def test_without_the_extra_the_command_says_what_to_install_without_a_traceback(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from trio_tlsnode.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"Error: the command tlsnode needs {missing}: pip install 'trio-tlsnode[cli]'\n"
+
+
+def test_it_is_started_as_a_module_too() -> None:
+    command = [sys.executable, "-m", "trio_tlsnode", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"tlsnode {tls.__version__}\n"
+
+
 def test_the_command_tells_its_version_and_its_commands() -> None:
     assert CliRunner().invoke(main, ["--version"]).output == f"tlsnode {tls.__version__}\n"
     usage = CliRunner().invoke(main, ["--help"]).output

@@ -71,6 +71,39 @@ def finding(severity: Any) -> tls.Finding:
     return tls.Finding(severity=severity, code="CODE", summary="what", cause="why", remedy="trust it by ca=")
 
 
+# What a server says in plaintext, and what it is asked.
+PLAINTEXT: dict[str, list[bytes]] = {
+    "smtp": [
+        b"220 mx.test ESMTP\r\n", b"EHLO localhost\r\n", b"250-mx.test\r\n250 STARTTLS\r\n", b"STARTTLS\r\n",
+        b"220 go ahead\r\n",
+    ],
+    "imap": [b"* OK ready\r\n", b"a STARTTLS\r\n", b"a OK begin\r\n"],
+    "pop3": [b"+OK ready\r\n", b"STLS\r\n", b"+OK begin\r\n"],
+    "postgres": [b"", bytes.fromhex("0000000804d2162f"), b"S"],
+}  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def beginning_in_plaintext(protocol: str) -> AsyncIterator[int]:
+    """Run a server of another protocol that changes to TLS; give the port."""
+    server = tls.TLSServer(echo, tls.SecureContext(**default_authority().good("localhost").options, **STRONG))
+    server.client_errors()
+
+    async def begin(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            for index, line in enumerate(PLAINTEXT[protocol]):
+                if index % 2 == 0:
+                    await stream.send_all(line)
+                elif await stream.receive_some() != line:
+                    return
+            await server.handle(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, begin, 0, host="127.0.0.1"))
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
 # In words
 
 
@@ -111,6 +144,23 @@ async def test_a_hint_names_the_options_of_the_command() -> None:
     async with serving(default_authority().self_signed("localhost")) as port:
         result = await invoked(f"localhost:{port}")
     assert "trust it by --ca" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("protocol", PLAINTEXT)
+async def test_a_server_that_begins_in_plaintext_is_told_all_the_same(protocol: str, ca: str) -> None:
+    async with beginning_in_plaintext(protocol) as port:
+        result = await invoked(f"localhost:{port}", "--starttls", protocol, "--ca", ca)
+    assert result.exit_code == ExitStatus.OK, result.output
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "The server is verified."
+    assert "  TLSv1.3      TLS_AES_128_GCM_SHA256" in lines
+
+
+async def test_a_server_of_another_protocol_is_told_as_that() -> None:
+    async with beginning_in_plaintext("pop3") as port:
+        result = await invoked(f"localhost:{port}", "--starttls", "imap")
+    assert result.exit_code == ExitStatus.PROTOCOL
+    assert "the server does not speak IMAP (a POP3 greeting)" in " ".join(result.stdout.split())
 
 
 def test_findings_are_coloured_on_a_terminal_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,9 +39,11 @@ AUTHORITY = Authority()
 
 
 async def greet(text: bytes, stream: trio.SocketStream) -> None:
-    await stream.send_all(text)
-    async for data in stream:
-        await stream.send_all(data)
+    # The proxy resets those whose client has not come to its end.
+    with contextlib.suppress(trio.BrokenResourceError):
+        await stream.send_all(text)
+        async for data in stream:
+            await stream.send_all(data)
 
 
 @contextlib.asynccontextmanager
@@ -102,8 +104,9 @@ async def proxying(
     """Run ``tlsnode proxy`` on a free port, and end it with SIGTERM."""
     output = io.StringIO()
     known: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "credentials": write(folder, "localhost"), "named": {},
-        "routes": routes, "proxy": {}, "server": {}, "interval": 1000.0, "grace": 0.0,
+        "host": "127.0.0.1", "port": 0, "balancers": (), "named": {},
+        "credentials": write(folder, "localhost"), "routes": routes, "proxy": {}, "server": {},
+        "interval": 1000.0, "grace": 0.0,
     }  # fmt: skip
     json_output = JSONOutput("proxy", output, indent=None) if as_json else None
     teller = Teller(Console(file=output, width=80), json_output)
@@ -159,9 +162,32 @@ async def test_as_json_each_is_a_line_too(tmp_path: Path) -> None:
 async def test_what_goes_wrong_behind_it_is_told_with_its_reason(tmp_path: Path) -> None:
     async with proxying(tmp_path, tls.ProxyRoute(tmp_path / "socket")) as proxy:
         async with await proxy.connect() as stream:
-            assert await stream.receive_some() == b""
+            with pytest.raises(tls.TruncationError):
+                await stream.receive_some()
         line = await proxy.line_with("backend unreachable: ")
     assert "[ENOENT]" in line
+
+
+async def test_a_balancer_in_front_of_it_says_who_its_clients_are(tmp_path: Path) -> None:
+    async with backend() as address:
+        async with proxying(tmp_path, tls.ProxyRoute(address), balancers=["127.0.0.1"]) as proxy:
+            transport = await trio.open_tcp_stream("127.0.0.1", proxy.port)
+            await transport.send_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n")
+            async with await tls.wrap_client(transport, host="localhost", ca=AUTHORITY.ca) as stream:
+                assert await stream.receive_some() == b"hello"
+            await proxy.line_with("192.0.2.1:1000 to ")
+            async with await trio.open_tcp_stream("127.0.0.1", proxy.port) as transport:
+                await transport.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await transport.receive_some() == b""
+            line = await proxy.line_with("failed, hello: ")
+    assert "is a trusted proxy, but there is no PROXY protocol header [EPROTO]" in line
+
+
+async def test_a_balancer_that_can_be_nowhere_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.RaisesGroup(tls.ConfigurationError, flatten_subgroups=True):
+        async with proxying(tmp_path, tls.ProxyRoute(("a", 1)), balancers=["x"]):
+            pass
 
 
 # Hot reload
@@ -211,8 +237,10 @@ async def test_asked_to_end_it_lets_open_connections_come_to_their_end(tmp_path:
                         await trio.lowlevel.checkpoint()
                     # SIGHUP means nothing any more.
                     signal.raise_signal(signal.SIGHUP)
-                    with pytest.raises(OSError, match="failed"):
-                        await trio.open_tcp_stream("127.0.0.1", proxy.port)
+                    with contextlib.suppress(OSError), trio.fail_after(10):
+                        while True:
+                            # Until the listener is closed.
+                            await trio.aclose_forcefully(await trio.open_tcp_stream("127.0.0.1", proxy.port))
                     await stream.send_all(b"after")
                     assert await stream.receive_some() == b"after"
                     await stream.send_eof()
@@ -281,6 +309,7 @@ def test_the_options_make_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "proxy", "--listen", "443", "--cert", "c", "--key", "k", "--ca", "a", "--to", "80",
             "--route", "*.app.test", "81", "--alpn-route", "h2", "82", "--alpn", "http/1.1",
             "--sni-cert", "app.test", "c2", "k2", "--allow", "CN:alice", "--proxy-protocol", "2",
+            "--behind", "10.0.0.1", "--behind", "fd00::/8",
             "--connect-timeout", "3", "--max-connections", "9", "--interval", "5", "--grace", "7",
         ],
     )  # fmt: skip
@@ -288,6 +317,7 @@ def test_the_options_make_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (plan,) = plans
     allow = (tls.ClientRule("CN", "alice"),)
     assert (plan.host, plan.port, plan.interval, plan.grace) == (None, 443, 5, 7)
+    assert plan.balancers == ("10.0.0.1", "fd00::/8")
     assert plan.credentials == {"cert": Path("c"), "key": Path("k"), "passphrase": None, "ca": Path("a")}
     assert plan.named == {"app.test": {"cert": Path("c2"), "key": Path("k2"), "ca": Path("a")}}
     assert plan.routes == [
@@ -307,7 +337,7 @@ def test_the_options_make_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["--to", "80"], "--cert and --key are needed; tlsnode dev-ca issues them"),
         (["--to", "80", "--cert", "c"], "--cert and --key belong together"),
         (["--cert", "c", "--key", "k"], "there is nowhere to go"),
-        (["--cert", "c", "--key", "k", "--to", "80"], "cert (c): there is no such file [ENOENT]"),
+        (["--cert", "c", "--key", "k", "--to", "80"], "--cert c: there is no such file [ENOENT]"),
         (["--cert", "c", "--key", "k", "--to", "x"], "'x' has no port"),
         (["--allow", "alice"], "'alice' is no rule"),
         (["--listen", "x"], "'x' is no port"),
@@ -330,4 +360,7 @@ def test_a_port_that_is_in_use_is_status_3(tmp_path: Path) -> None:
         args = ["--listen", place, "--to", "80", "--cert", str(files["cert"]), "--key", str(files["key"])]
         result = CliRunner().invoke(main, ["proxy", *args])
     assert result.exit_code == ExitStatus.NETWORK
-    assert result.stderr == f"Error: Address already in use: {place} [EADDRINUSE]\n"
+    assert result.stderr == (
+        f"Error: Address already in use: {place} [EADDRINUSE]\n"
+        "  what to do   Another program listens there: end it, or take another port.\n"
+    )

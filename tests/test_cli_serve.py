@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ from trio.testing import MockClock
 import trio_tlsnode as tls
 from trio_tlsnode.cli import main
 from trio_tlsnode.cli.authority_folder import AuthorityFolder
+from trio_tlsnode.cli.events import Events
 from trio_tlsnode.cli.failure import ExitStatus
+from trio_tlsnode.cli.http_folder import look_up
 from trio_tlsnode.cli.http_page import BadRequest, Request, parse_request, serve_page
+from trio_tlsnode.cli.report import JSONOutput
 from trio_tlsnode.cli.serve import Service, serve_until_asked
 from trio_tlsnode.testing import Authority, tls_pair
 
@@ -63,13 +66,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, **options: Any) -> AsyncIterator[Running]:
+async def serving(folder: Path, *, as_json: bool = False, **options: Any) -> AsyncIterator[Running]:
     """Run ``tlsnode serve`` on a free port, and end it with SIGTERM."""
     output = io.StringIO()
     defaults = {
         "host": "127.0.0.1",
         "port": 0,
         "http": False,
+        "files": None,
         "credentials": {"cert": None, "key": None, "passphrase": None, "ca": None},
         "folder": AuthorityFolder(folder),
         "request_cert": False,
@@ -77,8 +81,9 @@ async def serving(folder: Path, **options: Any) -> AsyncIterator[Running]:
         "grace": 0.0,
     }
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_until_asked, Service(**{**defaults, **options}), Console(file=output, width=80))
-        (address,) = await nursery.start(serve)
+        json_output = JSONOutput("serve", output, indent=None) if as_json else None
+        events = Events(Console(file=output, width=80), json_output)
+        (address,) = await nursery.start(serve_until_asked, Service(**{**defaults, **options}), events)
         yield Running(folder, address.port, output)
         signal.raise_signal(signal.SIGTERM)
 
@@ -320,7 +325,10 @@ def test_a_port_that_is_in_use_is_one_line_and_status_3(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         result = CliRunner().invoke(main, ["serve", "--port", str(port), "--authority", str(tmp_path)])
     assert result.exit_code == ExitStatus.NETWORK
-    assert result.stderr == f"Error: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+    assert result.stderr == (
+        f"Error: Address already in use: 127.0.0.1:{port} [EADDRINUSE]\n"
+        "  what to do   Another program listens there: end it, or take another port.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -329,7 +337,7 @@ def test_a_port_that_is_in_use_is_one_line_and_status_3(tmp_path: Path) -> None:
         (["--cert", "cert.pem"], "--cert and --key belong together"),
         (["--cert", "c", "--key", "k", "--authority", "f"], "--authority is for a server without --cert"),
         (["--http", "--alpn", "h2"], "with --http, the only application protocol is http/1.1"),
-        (["--cert", "c", "--key", "k"], "cert (c): there is no such file [ENOENT]"),
+        (["--cert", "c", "--key", "k"], "--cert c: there is no such file [ENOENT]"),
         (["--authority", "file"], "the folder file cannot be used: "),
         (["--port", "65536"], "Invalid value for '--port'"),
     ],
@@ -478,3 +486,125 @@ async def test_a_client_that_takes_too_long_is_not_waited_for(
         received = b"".join([data async for data in client])
     assert received.partition(b"Date")[0] == answer
     assert trio.current_time() >= 30
+
+
+async def test_as_json_each_event_is_a_line(tmp_path: Path) -> None:
+    async with serving(tmp_path, as_json=True) as server:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as transport:
+            await transport.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            assert await transport.receive_some() == b""
+        async with await tls.connect("localhost", server.port, ca=tmp_path / "ca.pem") as stream:
+            assert await exchange(stream, b"hello") == b"hello"
+    told = [json.loads(line) for line in server.lines]
+    assert {(line["schema"], line["command"], line["exit_status"]) for line in told} == {
+        ("tlsnode/1", "serve", None)
+    }
+    reports = {line["report"]["event"]: line["report"] for line in told}
+    assert reports.keys() == {"authority", "listening", "failure", "connection", "closing"}
+    assert reports["authority"]["made"] is True
+    assert reports["listening"]["addresses"] == [{"host": "127.0.0.1", "port": server.port, "family": "IPv4"}]
+    assert reports["failure"]["failure"]["class"] == "NotTLS"
+    assert reports["connection"]["info"]["protocol"] == "TLSv1.3"
+
+
+# A folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "public"
+    (folder / "sub" / "with index").mkdir(parents=True)
+    (folder / "a b.txt").write_text("text")
+    (folder / "large.bin").write_bytes(bytes(700_000))
+    (folder / "sub" / "<b>.html").write_text("<p>")
+    (folder / "sub" / "with index" / "index.html").write_text("index")
+    (folder / ".secret").write_text("secret")
+    (tmp_path / "outside.txt").write_text("outside")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    (folder / "inside.txt").symlink_to(folder / "a b.txt")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "content_type", "content"),
+    [
+        ("/a%20b.txt", 200, "text/plain; charset=utf-8", b"text"),
+        ("/a%20b.txt?x=1", 200, "text/plain; charset=utf-8", b"text"),
+        ("https://localhost/a%20b.txt", 200, "text/plain; charset=utf-8", b"text"),
+        ("//a%20b.txt", 200, "text/plain; charset=utf-8", b"text"),
+        ("/inside.txt", 200, "text/plain; charset=utf-8", b"text"),
+        ("/sub//with%20index/", 200, "text/html; charset=utf-8", b"index"),
+        ("/large.bin", 200, "application/octet-stream", bytes(700_000)),
+        ("/a%20b.txt/", 404, None, None),
+        ("/missing", 404, None, None),
+        ("/.secret", 404, None, None),
+        ("/link.txt", 404, None, None),
+        ("/pipe", 404, None, None),
+        ("/../outside.txt", 404, None, None),
+        ("/sub/%2e%2e/%2e%2e/outside.txt", 404, None, None),
+        ("/..%2foutside.txt", 404, None, None),
+        ("/%00", 404, None, None),
+        ("/" + "x" * 300, 404, None, None),
+        ("*", 404, None, None),
+        ("http://[", 404, None, None),
+    ],
+)
+def test_a_folder_has_what_is_in_it_and_nothing_else(
+    target: str, status: int, content_type: str | None, content: bytes | None, files: Path
+) -> None:
+    found = look_up(files, target)
+    assert found.status == status
+    if content is not None:
+        told = found.content if isinstance(found.content, bytes) else found.content.read_bytes()
+        assert (told, found.size, found.content_type) == (content, len(content), content_type)
+
+
+def test_a_folder_without_an_index_is_a_list_of_links(files: Path) -> None:
+    page = look_up(files, "/sub/").content
+    assert isinstance(page, bytes)
+    assert b'<a href="./%3Cb%3E.html">&lt;b&gt;.html</a>' in page
+    assert b'<a href="./with%20index/">with index/</a>' in page
+    root = look_up(files, "/").content
+    assert isinstance(root, bytes)
+    assert b"secret" not in root
+
+
+def test_a_folder_without_its_slash_is_elsewhere_on_the_same_host(files: Path) -> None:
+    for target, location in (
+        ("/sub", "/sub/"),
+        ("/sub/with%20index", "/sub/with%20index/"),
+        ("/sub?x", "/sub/"),
+    ):
+        found = look_up(files, target)
+        assert (found.status, found.location) == (301, location)
+
+
+async def test_files_are_served_over_one_connection(files: Path) -> None:
+    client, server = await tls_pair()
+
+    async def answers() -> None:
+        async with server:
+            await serve_page(server, files)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answers)
+        for method, target in (("GET", "/a%20b.txt"), ("HEAD", "/large.bin"), ("GET", "/sub"), ("GET", "/x")):
+            await client.send_all(f"{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await client.send_all(b"GET /large.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        told = b"".join([data async for data in client])
+        await client.aclose()
+    assert told.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\n\r\ntextHTTP/1.1 200 OK\r\n" in told
+    # Behind HEAD's answer, the next one.
+    assert b"Content-Length: 700000\r\n" in told
+    assert b"\r\n\r\nHTTP/1.1 301 Moved Permanently\r\n" in told
+    assert b"\r\nLocation: /sub/\r\n" in told
+    assert b"HTTP/1.1 404 Not Found\r\n" in told
+    assert told.endswith(b"\r\n\r\n" + bytes(700_000))
+
+
+def test_a_folder_that_is_not_there_is_wrong_usage() -> None:
+    result = CliRunner().invoke(main, ["serve", "--http", "missing folder"])
+    assert result.exit_code == ExitStatus.USAGE
+    assert "--http missing folder: there is no such folder" in result.stderr

@@ -81,7 +81,7 @@ async def test_a_handshake_that_fails_is_shown_up_to_there_and_explained() -> No
     assert "Alert 2 fatal unknown_ca" in told
     assert "failed: CertificateError: unable to verify the first certificate" in told
     assert result.stderr.startswith("Error: unable to verify the first certificate")
-    assert "\n  hint         " in result.stderr
+    assert "\n  what to do   " in result.stderr
 
 
 async def test_as_json_there_is_each_trace(ca: str) -> None:

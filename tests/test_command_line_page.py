@@ -58,7 +58,7 @@ def test_every_option_of_the_command_itself_is_in_the_table() -> None:
 def folder(openssl: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the page's commands of OpenSSL were run."""
     commands = [command for command in COMMANDS if command.startswith("openssl ")]
-    assert len(commands) == 7
+    assert len(commands) == 12
     for command in commands:
         words = [openssl, *shlex.split(command)[1:]]
         done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -71,7 +71,8 @@ async def test_the_commands_of_openssl_make_what_can_be_used(folder: Path) -> No
     key = folder / "app-key.pem"
     for options, ca in (
         ({"cert": folder / "app.pem", "key": key}, "ca.pem"),
-        ({"cert": folder / "self.pem", "key": key}, "self.pem"),
+        ({"cert": folder / "signed.pem", "key": key}, "signed.pem"),
+        ({"cert": folder / "self.pem", "key": folder / "self-key.pem"}, "self.pem"),
         ({"pfx": folder / "app.p12", "passphrase": "secret"}, "ca.pem"),
     ):
         client, server = await tls_pair(
@@ -81,6 +82,29 @@ async def test_the_commands_of_openssl_make_what_can_be_used(folder: Path) -> No
         )
         async with client, server:
             assert client.authorized
+
+
+@pytest.mark.feature("F16")
+def test_every_command_of_nodes_documentation_is_there() -> None:
+    for start in (
+        *("openssl genrsa -out", "openssl req -new -sha256 -key", "openssl x509 -req -in app.csr -signkey"),
+        *("openssl pkcs12 -export -in", "openssl req -x509 -newkey rsa:2048 -nodes -sha256 -subj"),
+        *("openssl ciphers -v PSK", "openssl ciphers -v -s -tls1_3 -psk"),
+    ):
+        assert any(command.startswith(start) for command in COMMANDS), start
+    prose = " ".join(PAGE.split())
+    assert "`openssl dhparam 2048`" in prose
+    assert "`openssl s_client -connect localhost:443 -reconnect`" in prose
+
+
+@pytest.mark.feature("F16")
+def test_the_keys_and_the_parameters_of_openssl_can_be_used(folder: Path) -> None:
+    authority = tls.LocalAuthority.open(folder / "authority").issue("app.test")
+    assert authority.key is not None
+    with pytest.raises(tls.ConfigurationError, match="mismatch"):
+        tls.SecureContext(cert=authority.cert, key=folder / "rsa-key.pem")
+    context = tls.SecureContext(cert=authority.cert, key=authority.key, dhparam=folder / "dhparam.pem")
+    assert context.dh_bits == 2048
 
 
 @pytest.mark.feature("F16")

@@ -1,7 +1,8 @@
 """A fault at every step of a connection's life: it ends that connection alone, and nothing of it is left.
 
-A life is a handshake, a question, an answer and a goodbye.  It is lived again and again, and each time its
-first, second, third ... operation of the transport fails, until none is left.
+A life is a handshake, a question, an answer and a goodbye; a long one has much data, another handshake and,
+where there is such a thing, half a goodbye in between.  It is lived again and again, and each time its first,
+second, third ... operation of the transport fails, until none is left.
 """
 
 from __future__ import annotations
@@ -44,11 +45,20 @@ PAIRS: dict[str, Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]] = {
 }
 # More than some lives take.
 LONG = 1000.0
+# More than one record, and one receive.
+MUCH = bytes(40_000)
+AGAIN = b"another handshake, please"
+FAREWELL = b"farewell"
 
 
 @pytest.fixture(params=CONTEXTS)
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["short", "long"])
+def is_long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 class FaultAt(TransportWrapper):
@@ -160,11 +170,22 @@ async def beside_a_good_connection(server: tls.TLSServer) -> AsyncIterator[None]
             nursery.cancel_scope.cancel()
 
 
-async def live(transport: trio.abc.Stream, version: str) -> None:
-    """Live the life of a client."""
-    stream = tls.TLSStream(transport, CONTEXTS[version], host="localhost", **TIMEOUTS)
+async def live(transport: trio.abc.Stream, version: str, *, is_long: bool = False) -> bool:
+    """Live the life of a client; return whether all of it was lived."""
+    stream = tls.TLSStream(
+        transport, CONTEXTS[version], host="localhost", post_handshake_auth=is_long, **TIMEOUTS
+    )
     async with stream:
         await ask(stream, b"question")
+        if is_long:
+            await ask(stream, MUCH)
+            await ask(stream, AGAIN)
+            if version == "TLSv1.3":
+                await stream.send_eof()
+                received = b"".join([data async for data in stream])
+                if received != FAREWELL:
+                    raise tls.ConnectionLost("the server has gone without a word")
+    return True
 
 
 class Life:
@@ -172,11 +193,12 @@ class Life:
 
     Attributes:
         served: How often the handler was done.
+        handshakes: How many handshakes there were behind the first.
         server: The server.
     """
 
     def __init__(self, **options: Any) -> None:
-        self.served = 0
+        self.served = self.handshakes = 0
         self.server = tls.TLSServer(
             self._serve,
             SERVER,
@@ -192,8 +214,14 @@ class Life:
         await trio.lowlevel.checkpoint()
 
     async def _serve(self, stream: tls.TLSStream) -> None:
+        tls13 = stream.info.protocol == "TLSv1.3"
         async for data in stream:
+            if data == AGAIN:
+                await (stream.request_client_certificate if tls13 else stream.renegotiate)()
+                self.handshakes += 1
             await stream.send_all(data)
+        if self.handshakes and tls13:
+            await stream.send_all(FAREWELL)
         self.served += 1
 
     @property
@@ -215,7 +243,7 @@ async def each_operation(attempt: Callable[[int], Awaitable[bool]]) -> None:
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_of_a_servers_transport_ends_its_connection_alone(
-    autojump_clock: MockClock, version: str, kind: str, fault: str
+    autojump_clock: MockClock, version: str, is_long: bool, kind: str, fault: str
 ) -> None:
     async def attempt(number: int) -> bool:
         life = Life()
@@ -234,9 +262,12 @@ async def test_a_fault_of_a_servers_transport_ends_its_connection_alone(
                 with scope:
                     await life.server.handle(faulty)
 
+            was_lived = False
+
             async def be_a_client() -> None:
+                nonlocal was_lived
                 with contextlib.suppress(tls.TLSError):
-                    await live(client_end, version)
+                    was_lived = await live(client_end, version, is_long=is_long)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
@@ -245,6 +276,9 @@ async def test_a_fault_of_a_servers_transport_ends_its_connection_alone(
                 assert life.told == []
             else:
                 assert len(life.told) == 1
+            if not faulty.due:
+                assert was_lived
+                assert life.handshakes == is_long
         return faulty.due
 
     await each_operation(attempt)
@@ -253,7 +287,7 @@ async def test_a_fault_of_a_servers_transport_ends_its_connection_alone(
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_of_a_clients_transport_is_its_own_and_ends_the_servers_connection_alone(
-    autojump_clock: MockClock, version: str, kind: str, fault: str
+    autojump_clock: MockClock, version: str, is_long: bool, kind: str, fault: str
 ) -> None:
     async def attempt(number: int) -> bool:
         life = Life()
@@ -265,7 +299,7 @@ async def test_a_fault_of_a_clients_transport_is_its_own_and_ends_the_servers_co
                 with trio.CancelScope() as scope:
                     faulty = FaultAt(client_end, number, fault, scope)
                     try:
-                        await live(faulty, version)
+                        await live(faulty, version, is_long=is_long)
                     except tls.TLSError as error:
                         failure.append(error)
                 await trio.aclose_forcefully(faulty)
@@ -325,6 +359,11 @@ def reset(sock: trio.socket.SocketType) -> None:
         sock.close()
 
 
+def open_files() -> int:
+    """How many file descriptors are open, where that can be told."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
 def end(sock: trio.socket.SocketType) -> None:
     if sock.fileno() >= 0:
         with contextlib.suppress(OSError):
@@ -333,7 +372,7 @@ def end(sock: trio.socket.SocketType) -> None:
 
 @pytest.mark.parametrize("act", [reset, end], ids=["reset", "end"])
 async def test_a_peer_that_is_gone_at_any_step_ends_its_connection_alone(
-    autojump_clock: MockClock, version: str, act: Callable[[Any], None]
+    autojump_clock: MockClock, version: str, is_long: bool, act: Callable[[Any], None]
 ) -> None:
     # The kernel may take a moment to deliver what was sent.
     autojump_clock.autojump_threshold = 0.02
@@ -358,13 +397,16 @@ async def test_a_peer_that_is_gone_at_any_step_ends_its_connection_alone(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
                 with contextlib.suppress(tls.TLSError, trio.ClosedResourceError, OSError):
-                    await live(client_end, version)
+                    await live(client_end, version, is_long=is_long)
             assert len(life.told) <= 1
             assert life.served + len(life.told) == 1
         return steps[0].steps_left <= 0
 
     async with listener:
+        await attempt(1)
+        files = open_files()
         await each_operation(attempt)
+        assert open_files() == files
 
 
 # Nothing is left, without the garbage collector

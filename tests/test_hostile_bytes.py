@@ -1,16 +1,18 @@
 """Hostile bytes: whatever a peer sends, its victim fails of typed errors only, in time, and nothing is left.
 
 What is tried are first flights of real clients and servers, whole conversations that are edited inside their
-encryption, certificates, and OCSP responses.  ``python -m benchmarks.reliability fuzz`` looks for more,
-guided by coverage; what it has kept is replayed here.
+encryption, certificates, and OCSP responses; where ``CI=true``, for about a minute.  ``python -m
+benchmarks.reliability fuzz`` looks for more, guided by coverage; what it has kept is replayed here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ pytestmark = pytest.mark.feature("B6")
 
 SERVER = tls.SecureContext(**default_authority().good("localhost").options)
 
-tries = settings(max_examples=80)
+tries = settings(max_examples=500 if os.environ.get("CI") == "true" else 80)
 VERSIONS = ("TLSv1.2", "TLSv1.3")
 VICTIMS = ("talk_to_server", "talk_to_client")
 UPDATE, UPDATE_REQUESTED = (bytes((24, 0, 0, 1, asked)) for asked in (0, 1))
@@ -226,6 +228,8 @@ def test_any_staple_is_judged(flags: int, edits: bytes) -> None:
 # Floods
 
 MANY = 4000
+# Of so many, the answers would take more than a megabyte.
+FLOOD = 60_000
 SESSION_TICKET = (
     bytes((4, 0, 0, 0x1B)) + bytes((0, 0, 1, 0)) + bytes(4) + b"\4abcd" + b"\0\x0a" + bytes(10) + b"\0\0"
 )
@@ -288,6 +292,49 @@ async def test_a_flood_of_records_takes_no_memory(flood: str, autojump_clock: Mo
         await trio.aclose_forcefully(stream)
     assert code == expected
     assert max(sizes) < 1 << 16
+
+
+async def test_answers_to_a_peer_that_does_not_read_take_little_memory(autojump_clock: MockClock) -> None:
+    """Over a socket, they are kept until it takes them; then the peer is not read from either."""
+    # The kernel may take a moment to deliver what was sent.
+    autojump_clock.autojump_threshold = 0.02
+    secrets = hostile.Secrets()
+    context = tls.SecureContext(ca=default_authority().ca, min_version="TLSv1.3", ciphers=CIPHERS)
+    transport = trio.socket.socket()
+    transport.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        await transport.connect(listener.socket.getsockname())
+        server_end = await listener.accept()
+    server_end.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
+    client = tls.TLSStream(trio.SocketStream(transport), context, host="localhost", keylog=secrets)
+    server = tls.TLSStream(server_end, SERVER, server_side=True)
+    secrets.engine = client._engine
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        await client.do_handshake()
+    (*_, keys), sent = secrets.keys(), 0
+
+    async def pour(keys: Keys) -> None:
+        nonlocal sent
+        for _ in range(FLOOD // 1000):
+            records = b""
+            for _ in range(1000):
+                records += keys.seal((HANDSHAKE, UPDATE_REQUESTED))
+                keys = followed(keys, (HANDSHAKE, UPDATE_REQUESTED))
+            await client.transport_stream.send_all(records)
+            sent += 1000
+            assert hostile.held_by(server) < hostile.MOST_HELD
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pour, keys)
+        nursery.start_soon(server.receive_some)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert sent < FLOOD
+    assert hostile.held_by(server) < hostile.MOST_HELD
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
 
 
 # Hellos as large as they may be
@@ -371,6 +418,76 @@ def test_what_the_fuzzer_finds_is_kept_and_found_again(tmp_path: Path) -> None:
     assert path.parent == tmp_path / "found"
     assert corpus.kept("hello", tmp_path) == [b"bad", b"\0", b"longer"]
     assert corpus.kept("flight", tmp_path) == []
+
+
+@pytest.fixture
+def fuzzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return what puts a shell script in the place of Python, which would run the fuzzer."""
+
+    def replace(script: str) -> Path:
+        path = tmp_path / "fuzzer"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(path))
+        return tmp_path / "corpus"
+
+    return replace
+
+
+CRASH = """
+for word; do
+    case $word in
+        -artifact_prefix=*) printf bad > "${word#*=}crash-1"; printf slow > "${word#*=}slow-unit-1";;
+    esac
+done
+cat >&2 <<END
+INFO: Running with entropic power schedule
+#2	INITED cov: 41 ft: 41
+#37	NEW    cov: 42 ft: 44
+
+ === Uncaught Python exception: ===
+BrokenPromiseError: a victim holds 2000000 bytes
+END
+exit 77
+"""
+
+
+def test_an_input_that_breaks_a_promise_is_kept_and_reported(fuzzer: Callable[[str], Path]) -> None:
+    folder = fuzzer(CRASH)
+    result = fuzz.fuzz("hello", 60, keep=True, folder=folder)
+    assert result.found is not None
+    assert (result.inputs, result.coverage) == (37, 42)
+    assert result.report.splitlines() == [
+        "",
+        " === Uncaught Python exception: ===",
+        "BrokenPromiseError: a victim holds 2000000 bytes",
+    ]
+    assert corpus.kept("hello", folder) == [b"bad"]
+    assert f"| hello | 37 | 42 | {result.corpus} | `{result.found.name}` |" in fuzz.report([result], 60)
+
+
+def test_a_fuzzer_that_cannot_run_is_an_error(fuzzer: Callable[[str], Path]) -> None:
+    folder = fuzzer("echo no such module >&2; exit 1")
+    with pytest.raises(fuzz.FuzzerFailedError, match="status 1:\nno such module"):
+        fuzz.fuzz("hello", 60, keep=True, folder=folder)
+    assert corpus.kept("hello", folder) == []
+
+
+def test_the_smallest_corpus_is_kept_if_it_is_asked_for(fuzzer: Callable[[str], Path]) -> None:
+    """The fuzzer is given no time, which would be for ever, as the least there is."""
+    folder = fuzzer(
+        r"""
+case "$*" in
+    *-merge=1*) printf new > "$5/1";;
+    *-max_total_time=1\ *) ;;
+    *) exit 1;;
+esac
+"""
+    )
+    for keep, kept in ((False, []), (True, [b"new"])):
+        result = fuzz.fuzz("hello", 0, keep=keep, folder=folder)
+        assert (result.found, result.corpus) == (None, 1)
+        assert corpus.kept("hello", folder) == kept
 
 
 @pytest.mark.skipif(fuzz.missing() is not None, reason="atheris is not installed")

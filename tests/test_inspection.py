@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from json_shapes import INSPECTION, shape
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 import trio_tlsnode as tls
 from trio_tlsnode.testing import Authority, IssuedCertificate, MemoryListener
@@ -463,6 +463,32 @@ async def test_each_connection_begins_in_plaintext_where_that_is_so() -> None:
     assert found.starttls == "pop3"
     assert found.resumption == {"TLSv1.2": "ticket", "TLSv1.3": "ticket"}
     assert asked > 20
+
+
+async def test_a_server_that_goes_away_meanwhile_is_not_taken_for_one_that_has_nothing() -> None:
+    server = tls.TLSServer(ignore, tls.SecureContext(**AUTHORITY.good("localhost").options))
+    server.client_errors()
+    connections = 0
+
+    async def serve_twice(stream: trio.abc.Stream) -> None:
+        nonlocal connections
+        connections += 1
+        await server.handle(stream)
+
+    async with trio.open_nursery() as nursery:
+
+        async def dial() -> trio.abc.Stream:
+            if connections >= 8:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            client, transport = memory_stream_pair()
+            nursery.start_soon(serve_twice, transport)
+            return client
+
+        found = await tls.inspect("localhost", dial=dial, ca=AUTHORITY.ca, max_connections=1)
+        nursery.cancel_scope.cancel()
+    having = {version for version, there in found.protocols.items() if there}
+    assert having
+    assert having <= {*found.unfinished}
 
 
 async def test_a_server_without_starttls_is_a_failure() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
 from trio_tlsnode.proxy_protocol import proxy_header
@@ -36,8 +36,14 @@ async def backend(
     handler: Callable[[trio.SocketStream], Awaitable[object]] = echo,
 ) -> AsyncIterator[tuple[str, int]]:
     """Run a plain service on a free port; give its address."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        # The proxy resets those whose client has not come to its end.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await handler(stream)
+
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield listener.socket.getsockname()[:2]
         nursery.cancel_scope.cancel()
 
@@ -57,8 +63,10 @@ class Proxy:
         self.errors = self.server.client_errors()
         self._nursery = nursery
 
-    async def connect(self, host: str = "localhost", **options: Any) -> tls.TLSStream:
-        client, transport = memory_stream_pair()
+    async def connect(
+        self, host: str = "localhost", *, pair: Any = memory_stream_pair, **options: Any
+    ) -> tls.TLSStream:
+        client, transport = pair()
         self._nursery.start_soon(self.server.handle, transport)
         return await tls.wrap_client(client, host=host, ca=AUTHORITY.ca, **options)
 
@@ -196,7 +204,8 @@ async def test_without_a_route_the_connection_is_closed(nursery: trio.Nursery) -
     async with backend() as address:
         proxy = Proxy(nursery, [tls.ProxyRoute(address, names=["other.test"])])
         async with await proxy.connect() as stream:
-            assert await stream.receive_some() == b""
+            with pytest.raises(tls.TruncationError):
+                await stream.receive_some()
     ended = await proxy.end()
     assert (ended.outcome, ended.backend) == ("no route", None)
     assert ended.reason == "nothing is served by the name localhost"
@@ -286,8 +295,12 @@ async def test_rules_decide_who_comes_in(rules: list[str], outcome: str, nursery
     async with backend() as address:
         allow = list(map(tls.ClientRule.parse, rules))
         proxy = Proxy(nursery, [tls.ProxyRoute(address, allow=allow)], request_cert=True)
-        answer = await proxy.ask(**ALICE.options)
-    assert answer == (b"hello" if outcome == "done" else b"")
+        if outcome == "done":
+            assert await proxy.ask(**ALICE.options) == b"hello"
+        else:
+            async with await proxy.connect(**ALICE.options) as stream:
+                with pytest.raises(tls.TruncationError):
+                    await stream.receive_some()
     ended = await proxy.end()
     assert (ended.outcome, ended.client) == (outcome, "alice")
 
@@ -304,7 +317,8 @@ async def test_who_is_not_verified_is_let_in_by_no_rule(shown: Any, nursery: tri
         route = tls.ProxyRoute(address, allow=[tls.ClientRule("CN", "alice")])
         proxy = Proxy(nursery, [route], request_cert=True, reject_unauthorized=False)
         async with await proxy.connect(**shown) as stream:
-            assert await stream.receive_some() == b""
+            with pytest.raises(tls.TruncationError):
+                await stream.receive_some()
     ended = await proxy.end()
     assert ended.reason == "the client has no verified certificate"
     assert (ended.outcome, ended.client, connected) == ("not allowed", None, False)
@@ -330,7 +344,8 @@ async def test_a_reset_behind_it_ends_one_connection_without_a_goodbye(nursery: 
             await unlucky.send_all(b"?")
             with pytest.raises(tls.TruncationError):
                 await unlucky.receive_some()
-            assert (await proxy.end()).outcome == "backend lost"
+            ended = await proxy.end()
+            assert (ended.outcome, ended.reason) == ("backend lost", "Connection reset by peer")
             await lucky.send_all(b"?")
             assert await lucky.receive_some() == b"half of"
             nursery.cancel_scope.cancel()
@@ -339,7 +354,8 @@ async def test_a_reset_behind_it_ends_one_connection_without_a_goodbye(nursery: 
 async def test_a_service_that_is_away_ends_the_connection_and_is_told(nursery: trio.Nursery) -> None:
     proxy = Proxy(nursery, closed_port())
     async with await proxy.connect() as stream:
-        assert await stream.receive_some() == b""
+        with pytest.raises(tls.TruncationError):
+            await stream.receive_some()
     ended = await proxy.end()
     assert ended.outcome == "backend unreachable"
     assert "[ECONNREFUSED]" in ended.reason
@@ -354,7 +370,8 @@ async def test_a_service_that_does_not_answer_is_given_up(
     monkeypatch.setattr("trio._socket._SocketType.connect", connect)
     proxy = Proxy(nursery, ("192.0.2.1", 80), proxy={"connect_timeout": 3})
     async with await proxy.connect() as stream:
-        assert await stream.receive_some() == b""
+        with pytest.raises(tls.TruncationError):
+            await stream.receive_some()
     ended = await proxy.end()
     assert (ended.outcome, trio.current_time()) == ("backend unreachable", 3)
     assert ended.reason == "no connection within 3 seconds"
@@ -395,26 +412,178 @@ async def test_a_client_that_vanishes_ends_its_connection_and_is_reported(nurser
     assert (await proxy.end()).outcome == "client lost"
 
 
-async def test_a_connection_that_is_half_open_for_too_long_is_closed(
-    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service, other_end = memory_stream_pair()
+@contextlib.asynccontextmanager
+async def in_memory(
+    monkeypatch: pytest.MonkeyPatch, *, pair: Any = memory_stream_pair, **options: Any
+) -> AsyncIterator[tuple[Proxy, tls.TLSStream, Any, list[bytes]]]:
+    """Give a proxy, a client's stream, the service's end of the connection, and how it is reset."""
+    towards, service = memory_stream_pair()
+    resets: list[bytes] = []
+
+    def setsockopt(level: int, option: int, value: bytes) -> None:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        resets.append(value)
 
     async def connect(self: object, route: object) -> object:
-        return service
+        return towards
 
+    towards.setsockopt = setsockopt  # type: ignore[attr-defined]
+    service.peer = towards  # type: ignore[attr-defined]
     monkeypatch.setattr(tls.ProxyHandler, "_connect", connect)
-    proxy = Proxy(nursery, ("localhost", 1), proxy={"half_open_timeout": 7})
-    client, transport = memory_stream_pair()
-    async with trio.open_nursery() as handling:
-        handling.start_soon(proxy.server.handle, transport)
-        stream = await tls.wrap_client(client, host="localhost", ca=AUTHORITY.ca)
-        await other_end.send_eof()
+    async with trio.open_nursery() as nursery:
+        proxy = Proxy(nursery, ("localhost", 1), proxy=options)
+        yield proxy, await proxy.connect(pair=pair), service, resets
+
+
+async def test_a_client_that_goes_on_for_too_long_after_the_services_end_is_cut_off(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_memory(monkeypatch, half_open_timeout=7) as (proxy, stream, service, resets):
+        await service.send_eof()
         assert await stream.receive_some() == b""
-    ended = await proxy.end()
+        ended = await proxy.end()
     assert (ended.outcome, trio.current_time()) == ("done", 7)
-    assert ended.reason == "it was half open for too long"
+    assert ended.reason == "nothing came from the client for 7 seconds after the other side's end"
+    assert resets == [struct.pack("ii", 1, 0)]
     await stream.aclose()
+
+
+async def test_a_service_that_says_nothing_after_the_clients_end_is_given_up_without_a_goodbye(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_memory(monkeypatch, half_open_timeout=7) as (proxy, stream, service, resets):
+        await service.send_all(b"half of")
+        assert await stream.receive_some() == b"half of"
+        await stream.send_eof()
+        assert await service.receive_some() == b""
+        ended = await proxy.end()
+        with pytest.raises(tls.TruncationError):
+            await stream.receive_some()
+    assert (ended.outcome, trio.current_time()) == ("backend lost", 7)
+    assert ended.reason == "nothing came from the service for 7 seconds after the other side's end"
+    assert resets == []
+
+
+@pytest.mark.parametrize("ends_first", ["client", "service"])
+async def test_half_open_a_connection_lasts_as_long_as_something_passes(
+    ends_first: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_memory(monkeypatch, half_open_timeout=7) as (proxy, stream, service, resets):
+        sender, receiver = (service, stream) if ends_first == "client" else (stream, service)
+        await receiver.send_eof()
+        assert await sender.receive_some() == b""
+        for _ in range(5):
+            await trio.sleep(6)
+            await sender.send_all(b"more")
+            assert await receiver.receive_some() == b"more"
+        await sender.send_eof()
+        assert await receiver.receive_some() == b""
+        ended = await proxy.end()
+    assert (ended.outcome, ended.reason, trio.current_time()) == ("done", "", 30)
+    assert resets == []
+    await stream.aclose()
+
+
+async def test_a_service_that_reads_slowly_holds_its_client_up(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(16 * 1024)
+    sent = 0
+
+    async def upload(stream: tls.TLSStream) -> None:
+        nonlocal sent
+        for _ in range(64):
+            await stream.send_all(data)
+            sent += 1
+        await stream.send_eof()
+
+    # Nothing is buffered between the client and the proxy.
+    async with in_memory(monkeypatch, pair=lockstep_stream_pair) as (proxy, stream, service, _):
+        reads_again = trio.Event()
+        pump = service.peer.send_stream.send_all_hook
+
+        async def when_it_reads_again() -> None:
+            await reads_again.wait()
+            await pump()
+
+        service.peer.send_stream.send_all_hook = when_it_reads_again
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upload, stream)
+            await wait_all_tasks_blocked()
+            assert sent < 16
+            reads_again.set()
+            assert sum([len(piece) async for piece in service]) == 64 * len(data)
+            await service.send_eof()
+            assert await stream.receive_some() == b""
+        assert (await proxy.end()).bytes_received == 64 * len(data)
+        await stream.aclose()
+
+
+async def test_a_service_that_reads_no_more_may_go_on_with_its_answer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_no_more() -> None:
+        raise trio.BrokenResourceError
+
+    async with in_memory(monkeypatch, half_open_timeout=7) as (proxy, stream, service, resets):
+        service.peer.send_stream.send_all_hook = read_no_more
+        await stream.send_all(b"too much")
+        for _ in range(5):
+            await trio.sleep(6)
+            await service.send_all(b"more")
+            assert await stream.receive_some() == b"more"
+        await service.send_eof()
+        assert await stream.receive_some() == b""
+        ended = await proxy.end()
+    assert (ended.outcome, ended.reason, trio.current_time()) == ("done", "", 30)
+    assert len(resets) == 1
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("how", ["truncated", "closing"])
+async def test_a_service_is_reset_if_not_all_has_come_from_the_client(
+    how: str, nursery: trio.Nursery
+) -> None:
+    endings: list[object] = []
+
+    async def read_all(stream: trio.SocketStream) -> None:
+        try:
+            async for _ in stream:
+                await stream.send_all(b"got it")
+        except trio.BrokenResourceError as error:
+            endings.append(type(error.__cause__))
+        else:
+            endings.append(None)
+
+    async with backend(read_all) as address:
+        proxy = Proxy(nursery, address)
+        stream = await proxy.connect()
+        await stream.send_all(b"half of it")
+        assert await stream.receive_some() == b"got it"
+        if how == "truncated":
+            await trio.aclose_forcefully(stream)
+        else:
+            await proxy.server.aclose(0)
+        assert (await proxy.end()).outcome == ("client lost" if how == "truncated" else "cancelled")
+        with trio.fail_after(5):
+            while not endings:
+                await trio.lowlevel.checkpoint()
+        await trio.aclose_forcefully(stream)
+    assert endings == [ConnectionResetError]
+
+
+async def test_draining_lets_what_is_passed_on_come_to_its_end(nursery: trio.Nursery) -> None:
+    async with backend() as address:
+        proxy = Proxy(nursery, address)
+        async with await proxy.connect() as stream, trio.open_nursery() as closing:
+            await stream.send_all(b"one")
+            assert await stream.receive_some() == b"one"
+            closing.start_soon(proxy.server.aclose, 1000)
+            await wait_all_tasks_blocked()
+            await stream.send_all(b"two")
+            await stream.send_eof()
+            assert b"".join([data async for data in stream]) == b"two"
+        assert (await proxy.end()).outcome == "done"
 
 
 async def test_closing_the_server_ends_what_is_passed_on(nursery: trio.Nursery) -> None:
@@ -450,6 +619,24 @@ def test_what_cannot_be_used_is_refused(options: dict[str, Any], option: str) ->
 def test_a_route_for_no_name_is_refused(names: Any) -> None:
     with pytest.raises(tls.ConfigurationError):
         tls.ProxyRoute(("a", 1), names=names)
+
+
+@pytest.mark.parametrize(
+    "place", [("a", 65536), ("a", "1"), (1, 1), ("a",), "a:1", 1, ("a\u0378.test", 1), ("a", True)]
+)
+def test_a_route_to_nowhere_is_refused(place: Any) -> None:
+    with pytest.raises(tls.ConfigurationError) as caught:
+        tls.ProxyRoute(place)
+    assert caught.value.option == "backend"
+
+
+async def test_a_service_whose_name_cannot_be_one_is_unreachable(nursery: trio.Nursery) -> None:
+    proxy = Proxy(nursery, (f"{'a' * 64}.test", 80))
+    async with await proxy.connect() as stream:
+        with pytest.raises(tls.TruncationError):
+            await stream.receive_some()
+    ended = await proxy.end()
+    assert ended.outcome == "backend unreachable"
 
 
 # The PROXY protocol
@@ -522,7 +709,7 @@ async def test_version_2_tells_addresses_and_what_was_negotiated() -> None:
 
 @pytest.mark.parametrize(
     ("shown", "client", "verify"),
-    [({}, 0x01, 0), (Authority().client("alice").options, 0x07, 1)],
+    [({}, 0x01, 1), (Authority().client("alice").options, 0x07, 1)],
 )
 async def test_version_2_names_nobody_who_is_not_verified(shown: Any, client: int, verify: int) -> None:
     _, _, told = unpacked(proxy_header(2, *IPV6, await negotiated(**shown)))

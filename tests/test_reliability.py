@@ -8,6 +8,9 @@ import re
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import trio
@@ -17,6 +20,7 @@ import trio_tlsnode as tls
 from benchmarks.reliability import fuzz, soak
 from benchmarks.reliability.__main__ import main
 from benchmarks.reliability.clients import Pinger, trust_in
+from benchmarks.reliability.hostile import TARGETS
 from benchmarks.reliability.misdeeds import AFTER, BEFORE, commit
 from trio_tlsnode._openssl.callbacks import connections
 from trio_tlsnode.testing import MemoryListener, default_authority
@@ -116,7 +120,7 @@ COMMANDS = {
     "storm": (["--clients", "20", "--pingers", "2", "--within", "0.1", "--quiet", "0.1"], "| 20 | 0 |"),
     "slow": (["--connections", "10", "--timeout", "0.5", "--kind", "read nothing"], "| read nothing | 10 |"),
     "late": (["--peers", "16"], "| ERR_TLS_SESSION_ATTACK | 2 |"),
-    "reload": (["--reloads", "4"], "| failed | 0 |"),
+    "reload": (["--requests", "200", "--reloads", "4"], "| certificates seen | 5 |"),
 }
 
 
@@ -145,8 +149,40 @@ def test_the_soak_counts_what_is_left(capsys: pytest.CaptureFixture[str]) -> Non
     assert "| `SSL` objects left | 0 |" in output
 
 
-def test_the_fuzzer_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
-    if fuzz.missing() is None:
-        pytest.skip("nothing is missing")
+def test_the_fuzzer_says_what_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "atheris", None)
     assert main(["fuzz", "--seconds", "1"]) == 2
-    assert "trio-tlsnode[fuzz]" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert "atheris" in output.err
+    assert "install --editable '.[fuzz]'" in output.err
+    assert not output.out
+
+
+@pytest.mark.parametrize("failure", [None, "the fuzzer ended with the status 1"])
+def test_the_fuzzers_budget_is_for_all_targets_together(
+    failure: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, float, bool]] = []
+
+    def fuzz_one(target: str, seconds: float, *, keep: bool) -> fuzz.Result:
+        if failure is not None:
+            raise fuzz.FuzzerFailedError(failure)
+        done.append((target, seconds, keep))
+        found = Path("hello-1.hex") if target == "hello" else None
+        return fuzz.Result(target, 1000, 500, 50, found, "the traceback" if found else "")
+
+    monkeypatch.setitem(sys.modules, "atheris", ModuleType("atheris", "there"))
+    monkeypatch.setattr(sys.modules["atheris"], "__spec__", ModuleSpec("atheris", None))
+    monkeypatch.setattr(fuzz, "fuzz", fuzz_one)
+    status = main(["fuzz", "--seconds", "60", "--keep"])
+    output = capsys.readouterr()
+    if failure is not None:
+        assert (status, output.out) == (2, "")
+        assert failure in output.err
+        return
+    assert status == 1
+    assert done == [(target, 10, True) for target in TARGETS]
+    assert "| staple | 1,000 | 500 | 50 | no |" in output.out
+    assert "BROKEN: hello: hello-1.hex\nthe traceback" in output.out

@@ -8,6 +8,8 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +171,38 @@ def test_no_error_shows_a_secret_that_was_given_in_a_wrong_way(mistake: str) -> 
     with pytest.raises((tls.TLSError, TypeError, ValueError)) as caught:
         MISTAKES[mistake]()
     assert_hidden(shown(caught.value))
+
+
+SPOILT = {
+    "half of the key": LEAF.key[: len(LEAF.key) // 2],
+    "a damaged line": LEAF.key.replace(b"\n", b"\n!", 1),
+    "without its passphrase": ENCRYPTED,
+    "with a number": LEAF.key + str(NUMBER).encode(),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+async def test_files_that_are_watched_and_wrong_are_not_shown(
+    spoilt: str, tmp_path: Path, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key, cert = OTHER.write_to(tmp_path)
+    server = tls.TLSServer(echo, tls.SecureContext(**OTHER.options))
+    failures: list[tls.ConfigurationError] = []
+    told = trio.Event()
+
+    def note(error: tls.ConfigurationError) -> None:
+        failures.append(error)
+        told.set()
+
+    watch = partial(tls.watch_credentials, server, key=key, cert=cert, interval=0.001, on_failure=note)
+    await nursery.start(watch)
+    # As a key or, in place of the certificate, as what it is not.
+    key.write_bytes(SPOILT[spoilt])
+    cert.write_bytes(SPOILT[spoilt])
+    await told.wait()
+    assert caplog.messages
+    assert_hidden([*shown(*failures), *caplog.messages])
 
 
 # A life with secrets of every kind

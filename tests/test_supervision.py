@@ -377,7 +377,10 @@ async def test_log_is_limited_by_rate(caplog: pytest.LogCaptureFixture, autojump
     with caplog.at_level(logging.INFO, "trio_tlsnode"):
         for _ in range(30):
             await fail_once(server)
-        assert len(caplog.messages) == 20
+        *lines, last = caplog.messages
+        assert len(lines) == 20
+        assert all("an HTTP request" in line for line in lines)
+        assert last.startswith("more connections fail; for 10 seconds they are counted")
         caplog.clear()
         await trio.sleep(10)
         await fail_once(server)

@@ -242,6 +242,16 @@ async def test_a_folder_that_is_swapped_by_a_link_is_followed(
     assert watched.failures == []
 
 
+async def test_what_a_link_leads_to_may_be_written_anew(watched: Watched, mock_clock: MockClock) -> None:
+    for option in ("key", "cert"):
+        relink(watched.folder / f"{option}.pem", getattr(OLD, option))
+    await watched.start()
+    for option in ("key", "cert"):
+        rewrite(watched.folder / f"{option}.pem", getattr(NEW, option))
+    await watched.replaced()
+    assert await watched.name() == "new"
+
+
 async def test_what_changes_while_it_is_read_is_read_again(
     watched: Watched, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +421,21 @@ async def test_the_same_fault_is_told_again_after_it_was_mended(
         issued.write_to(watched.folder)
         await watched.replaced()
     assert [error.code for error in watched.failures] == ["ENOENT", "ENOENT"]
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: rewrite(path, NEW.key[:100])])
+async def test_a_failure_does_not_keep_what_is_in_the_files(
+    watched: Watched, mock_clock: MockClock, spoil: Callable[[Path], object]
+) -> None:
+    """Whoever keeps one, or shows it with the variables of its frames, must not have the key."""
+    await watched.start()
+    spoil(watched.folder / "key.pem")
+    await watched.replaced()
+    failure: BaseException | None
+    (failure,) = watched.failures
+    while failure is not None:
+        assert failure.__traceback__ is None
+        failure = failure.__cause__ or failure.__context__
 
 
 async def test_another_fault_is_told_too(watched: Watched, mock_clock: MockClock) -> None:

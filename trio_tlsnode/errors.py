@@ -199,7 +199,8 @@ class ConnectError(TLSError, OSError):
         return self.reason
 
     def __str__(self) -> str:
-        where = self.host if self.port is None else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host and self.port is not None else self.host
+        where = host if self.port is None else f"{host}:{self.port}"
         return f"{_one_line(self.reason)}: {where} [{self.code}]"
 
 

@@ -116,7 +116,7 @@ class Inspection:
         dh_bits: The size of the finite-field Diffie-Hellman group of DHE suites up to TLS 1.2, if it has any.
         alpn_protocols: Those of the application protocols that were asked for which it has, likewise.
         resumption: How it resumes sessions of TLS 1.2 and 1.3, as far as it has them.
-        unfinished: The steps for which the time was not enough.
+        unfinished: The steps for which the time was not enough, or in which a question had no answer.
         findings: What is wrong, the worst first.
     """
 
@@ -323,6 +323,7 @@ class _Inspector:
         self._alpn_protocols: list[str] = []
         self._resumption: dict[str, Resumption] = {}
         self._steps: dict[str, bool] = {}
+        self._unanswered: set[str] = set()
 
     # All of it
 
@@ -395,7 +396,9 @@ class _Inspector:
             dh_bits=self._dh_bits,
             alpn_protocols=tuple(self._alpn_protocols),
             resumption=MappingProxyType(dict(sorted(self._resumption.items()))),
-            unfinished=tuple(name for name, done in self._steps.items() if not done),
+            unfinished=tuple(
+                name for name, done in self._steps.items() if not done or name in self._unanswered
+            ),
         )
 
     def _not_in_time(self, duration: float) -> HandshakeTimeout | None:
@@ -451,7 +454,9 @@ class _Inspector:
         def with_suites(left: tuple[int, ...]) -> HelloProbe:
             return HelloProbe(version=version, cipher_suites=left, server_name=self._sni)
 
-        await self._exhaust(with_suites, TLS13_SUITES if version == TLS13 else OLDER_SUITES, suite_of, suites)
+        candidates = TLS13_SUITES if version == TLS13 else OLDER_SUITES
+        if not await self._exhaust(with_suites, candidates, suite_of, suites) and suites:
+            self._unanswered.add(name)
         dhe = tuple(suite for suite in suites if uses_dhe(CIPHER_SUITES[suite]))
         own_group = dataclasses.replace(with_suites(dhe), groups=CURVES)
         if dhe and (answer := await self._ask(own_group)) and answer.dh_bits:
@@ -463,9 +468,9 @@ class _Inspector:
         def with_groups(left: tuple[int, ...]) -> HelloProbe:
             return HelloProbe(version=version, cipher_suites=curved, groups=left, server_name=self._sni)
 
-        await self._exhaust(
-            with_groups, GROUPS, lambda answer: answer.group, self._groups.setdefault(name, [])
-        )
+        groups = self._groups.setdefault(name, [])
+        if not await self._exhaust(with_groups, GROUPS, lambda answer: answer.group, groups):
+            self._unanswered.add(name)
 
     async def _exhaust(
         self,
@@ -473,8 +478,10 @@ class _Inspector:
         candidates: tuple[int, ...],
         choice_of: Callable[[HelloAnswer], int | None],
         chosen: list[int],
-    ) -> None:
+    ) -> bool:
         """Offer candidates, each time without those that were chosen before, until none is chosen.
+
+        Returns False if an offer had no answer.
 
         Args:
             offer: Returns the probe with what is left of them.
@@ -485,11 +492,14 @@ class _Inspector:
         left = candidates
         while left:
             answer = await self._ask(offer(left))
-            choice = None if answer is None else choice_of(answer)
+            if answer is None:
+                return False
+            choice = choice_of(answer)
             if choice not in left:
-                return
+                break
             chosen.append(choice)
             left = tuple(number for number in left if number != choice)
+        return True
 
     async def _ask(self, probe: HelloProbe) -> HelloAnswer | None:
         """Return the server's answer, or None if it has none."""

@@ -4,15 +4,18 @@ It is the TLS in front of a service that has none.  All that is TLS is the `TLSS
 name, application protocols, client certificates, hot reload, closing with grace.  The handler chooses the
 service, decides whether this client may use it, and passes bytes on until both directions have ended.
 
-What goes wrong behind the proxy ends one connection.  Its client is not told that all has arrived: the
-connection ends without close_notify, as that of the service has.
+What goes wrong on one side ends one connection, and the other side is not told that all has arrived: without
+close_notify a client, by a reset a service.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
@@ -24,11 +27,18 @@ from .certificates import Certificate
 from .client_rule import ClientRule
 from .connect_errors import connect_error
 from .dialing import Dialer
-from .errors import CertificateError, ConfigurationError, ConnectError, ConnectionFailed
+from .errors import (
+    CertificateError,
+    ConfigurationError,
+    ConfigurationTypeError,
+    ConnectError,
+    ConnectionFailed,
+)
 from .identity import to_ascii
 from .option_values import check_seconds
 from .proxy_protocol import ProxyProtocol, proxy_header
 from .stream import TLSStream
+from .tcp_options import check_port
 
 Backend: TypeAlias = "tuple[str, int] | os.PathLike[str]"
 """Where a service is: a host and a port, or the path of a Unix socket."""
@@ -55,7 +65,7 @@ class ProxyRoute:
             in who has come so far.
 
     Raises:
-        ConfigurationError: a name cannot be one.
+        ConfigurationError: a name cannot be one, or there can be no such service.
     """
 
     backend: Backend
@@ -64,10 +74,11 @@ class ProxyRoute:
     allow: Sequence[ClientRule] = ()
 
     def __post_init__(self) -> None:
-        """Refuse names that are none."""
+        """Refuse names that are none, and services that can be nowhere."""
         if isinstance(self.names, str) or isinstance(self.alpn_protocols, str):
             raise ConfigurationError("names and alpn_protocols are lists", option="routes")
         _ = self._patterns
+        _check_backend(self.backend)
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], ...]:
@@ -147,7 +158,7 @@ class ProxyHandler:
         proxy_protocol: Tell the services who their clients are by this version of the PROXY protocol; they
             must expect it.
         connect_timeout: How long connecting to a service may take, in seconds.
-        half_open_timeout: How long a connection may go on when one direction has ended, in seconds.
+        half_open_timeout: How long nothing may pass when one direction has ended, in seconds.
         on_end: Called with a `ProxiedConnection` when a connection has ended.
 
     Raises:
@@ -190,8 +201,13 @@ class ProxyHandler:
         try:
             await self._pass_on(stream, passage)
         finally:
-            if self._on_end is not None:
-                self._on_end(passage.ended(trio.current_time() - started))
+            try:
+                if not passage.sent_all:
+                    # Without close_notify: the client must not take what it has for all that there is.
+                    await trio.aclose_forcefully(stream)
+            finally:
+                if self._on_end is not None:
+                    self._on_end(passage.ended(trio.current_time() - started))
 
     async def _pass_on(self, stream: TLSStream, passage: _Passage) -> None:
         info = stream.info
@@ -206,7 +222,7 @@ class ProxyHandler:
             return
         try:
             backend = await self._connect(route)
-        except ConnectError as error:
+        except (ConfigurationError, ConnectError) as error:
             passage.end("backend unreachable", str(error))
             return
         except trio.TooSlowError:
@@ -218,10 +234,11 @@ class ProxyHandler:
             passage.end("client lost", str(error))
             raise
         except trio.BrokenResourceError as error:
-            passage.end("backend lost", str(error.__cause__ or error))
-            # Without close_notify: the client must not take what it has for all there is.
-            await trio.aclose_forcefully(stream)
+            cause = error.__cause__
+            passage.end("backend lost", (isinstance(cause, OSError) and cause.strerror) or str(error))
         finally:
+            if not passage.received_all:
+                _reset_when_closed(backend)
             await trio.aclose_forcefully(backend)
 
     async def _relay(self, stream: TLSStream, backend: trio.SocketStream, passage: _Passage) -> None:
@@ -232,43 +249,55 @@ class ProxyHandler:
             trio.BrokenResourceError: the service's did.
         """
         failures: list[trio.BrokenResourceError] = []
+        half_open = False
         if self._proxy_protocol is not None:
             await backend.send_all(
                 proxy_header(self._proxy_protocol, stream.remote_address, stream.local_address, stream.info)
             )
 
         async def run(direction: Callable[[], Awaitable[None]]) -> None:
+            nonlocal half_open
             try:
                 await direction()
             except trio.BrokenResourceError as error:
                 failures.append(error)
                 nursery.cancel_scope.cancel()
             else:
+                half_open = True
+                note_progress()
+
+        def note_progress() -> None:
+            if half_open:
                 nursery.cancel_scope.deadline = trio.current_time() + self._half_open_timeout
 
         async def to_backend() -> None:
             async for data in stream:
                 passage.bytes_received += len(data)
-                try:
-                    await backend.send_all(data)
-                except trio.BrokenResourceError:
-                    # It reads no more, but may have answered before.
+                if not await _sent(backend.send_all(data)):
                     return
-            await backend.send_eof()
+                note_progress()
+            passage.received_all = await _sent(backend.send_eof())
 
         async def to_client() -> None:
             while data := await backend.receive_some(_PIECE):
                 await stream.send_all(data)
                 passage.bytes_sent += len(data)
+                note_progress()
             await stream.send_eof()
+            passage.sent_all = True
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, to_backend)
             nursery.start_soon(run, to_client)
         if failures:
             raise failures[0]
-        late = nursery.cancel_scope.cancelled_caught
-        passage.end("done", "it was half open for too long" if late else "")
+        if not nursery.cancel_scope.cancelled_caught:
+            passage.end("done", "")
+            return
+        outcome: ProxyOutcome = "done" if passage.sent_all else "backend lost"
+        silent = "client" if passage.sent_all else "service"
+        seconds = f"{self._half_open_timeout:g} seconds"
+        passage.end(outcome, f"nothing came from the {silent} for {seconds} after the other side's end")
 
     async def _connect(self, route: ProxyRoute) -> trio.SocketStream:
         with trio.fail_after(self._connect_timeout):
@@ -281,6 +310,15 @@ class ProxyHandler:
                 raise connect_error(error, path, None) from error
 
 
+async def _sent(sending: Awaitable[None]) -> bool:
+    """Return whether a service still reads; one that does not may have answered before."""
+    try:
+        await sending
+    except trio.BrokenResourceError:
+        return False
+    return True
+
+
 class _Passage:
     """What is known of a connection that is passed on.
 
@@ -288,6 +326,8 @@ class _Passage:
         backend: Where the service is, once that is known.
         bytes_received: What has come from the client.
         bytes_sent: What has gone to it.
+        received_all: Whether the client has ended its direction, and the service was told so.
+        sent_all: Whether the service has, and the client was told so.
     """
 
     def __init__(self, stream: TLSStream) -> None:
@@ -295,6 +335,8 @@ class _Passage:
         self.backend: str | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.received_all = False
+        self.sent_all = False
         self._client: str | None = None
         self._outcome: ProxyOutcome = "cancelled"
         self._reason = ""
@@ -343,6 +385,33 @@ def _common_name(certificate: Certificate) -> str | None:
     except CertificateError:
         return None
     return name if name is None or isinstance(name, str) else name[0]
+
+
+def _check_backend(backend: Backend) -> None:
+    """Refuse what can be the place of no service.
+
+    Raises:
+        ConfigurationError: it is neither host and port nor a path.
+    """
+    if isinstance(backend, os.PathLike):
+        return
+    if not (isinstance(backend, tuple) and len(backend) == 2 and isinstance(backend[0], str)):
+        raise ConfigurationTypeError(
+            f"backend is (host, port), or the pathlib.Path of a Unix socket. Received {backend!r}",
+            option="backend",
+        )
+    host, port = backend
+    check_port("backend", port)
+    try:
+        to_ascii(host)
+    except ValueError as error:
+        raise ConfigurationError(f"{host!r} is no host name: {error}", option="backend") from error
+
+
+def _reset_when_closed(transport: trio.SocketStream) -> None:
+    """Have a connection end with a reset; one over a Unix socket knows none."""
+    with contextlib.suppress(OSError, trio.ClosedResourceError):
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -149,6 +149,11 @@ class ClientErrors:
         self._log_lines += 1
         if self._log_lines <= _LOG_BURST:
             logger.info("TLS connection failed: %s", error)
+        elif self._log_lines == _LOG_BURST + 1:
+            logger.info(
+                "more connections fail; for %.0f seconds they are counted (TLSServer.statistics), not logged",
+                self._log_period_ends - now,
+            )
 
 
 def _size(error: ConnectionFailed) -> int:

@@ -75,8 +75,8 @@ async def watch_credentials(
         context: The context to replace, wherever the server uses it: one that `TLSServer.add_context` was
             given, say.  None is the default context, whichever that is at the time.
         interval: How often the files are looked at, in seconds.
-        on_failure: Called with the error when new files cannot be used; not again for the same reason.  What
-            it raises ends the task.
+        on_failure: Called with the error, which has no traceback, when new files cannot be used; not again
+            for the same reason.  What it raises ends the task.
         task_status: With ``nursery.start``, told when the files were read for the first time.
 
     Raises:
@@ -202,12 +202,21 @@ class _Watch:
         self._complaint = str(error)
         logger.error("new credentials cannot be used, and the old ones stay: %s", error)
         if self._on_failure is not None:
+            _forget_frames(error)
             self._on_failure(error)
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
     """Do something that a disk may keep waiting, and a network's disk for ever."""
     return await trio.to_thread.run_sync(function, abandon_on_cancel=True)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let an error, and what it came of, not keep what is in the files: private keys, for one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
 
 
 def _state_of(path: Path) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import trio
@@ -31,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (lack := fuzz.missing()) is not None:
             print(lack, file=sys.stderr)
             return 2
-        table, broken = _fuzz(options)
+        try:
+            table, broken = _fuzz(options)
+        except fuzz.FuzzerFailedError as error:
+            print(error, file=sys.stderr)
+            return 2
     else:
         allow_many_files()
         with own_core():
@@ -61,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--kept-errors", type=int, default=1000)
     command = commands.add_parser("late", help="peers that misbehave after the handshake")
     command.add_argument("--peers", type=int, default=10_000)
-    command = commands.add_parser("reload", help="new credentials while clients connect")
-    command.add_argument("--reloads", type=int, default=200)
+    command = commands.add_parser("reload", help="files of credentials are replaced under load")
+    command.add_argument("--requests", type=int, default=10_000)
+    command.add_argument("--reloads", type=int, default=100)
     command = commands.add_parser("fuzz", help="hostile bytes, guided by coverage")
     command.add_argument("--seconds", type=float, default=3600.0, help="for all targets together")
     command.add_argument("--target", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS))
@@ -97,7 +101,7 @@ async def _late(options: Any) -> _Outcome:
 
 
 async def _reload(options: Any) -> _Outcome:
-    result = await reload.reload(reloads=options.reloads)
+    result = await reload.reload(requests=options.requests, reloads=options.reloads)
     return reload.report(result), reload.broken(result)
 
 
@@ -113,7 +117,10 @@ _MEASUREMENTS: dict[str, Callable[[Any], Awaitable[_Outcome]]] = {
 def _fuzz(options: Any) -> _Outcome:
     targets = options.target or list(TARGETS)
     seconds = options.seconds / len(targets)
-    results = list(map(partial(fuzz.fuzz, seconds=seconds, keep=options.keep), targets))
+    results = []
+    for target in targets:
+        print(f"fuzzing {target} for {seconds:,.0f} s", file=sys.stderr, flush=True)
+        results.append(fuzz.fuzz(target, seconds, keep=options.keep))
     broken = [f"{result.target}: {result.found}\n{result.report}" for result in results if result.found]
     return fuzz.report(results, seconds), broken
 

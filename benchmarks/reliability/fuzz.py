@@ -7,6 +7,7 @@ Each target of `hostile` runs in a process of its own, under atheris, from what 
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import shlex
 import subprocess
@@ -23,8 +24,24 @@ _ROOT = Path(__file__).parents[2]
 _SECONDS_FOR_ONE = 30
 _MOST_MEMORY = 2048  # MiB
 _LONGEST_INPUT = 4096
+# What libFuzzer prints whether it finds anything or not, and the input, which is in a file.
+_CHATTER = (
+    "INFO: ",
+    "#",
+    "\tNEW_FUNC",
+    "MERGE-OUTER: ",
+    "WARNING: Failed to find",
+    "MS: ",
+    "0x",
+    "\\",
+    "Base64: ",
+)
 _DONE = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+)")
 _LAST = re.compile(r"#(\d+)\s.*? cov: (\d+)")
+
+
+class FuzzerFailedError(Exception):
+    """The fuzzer itself has ended, over no input."""
 
 
 class Result(NamedTuple):
@@ -50,7 +67,10 @@ class Result(NamedTuple):
 def missing() -> str | None:
     """Return what the fuzzer lacks, in words, or None."""
     if importlib.util.find_spec("atheris") is None:
-        return "fuzzing needs atheris: pip install 'trio-tlsnode[fuzz]'"
+        return (
+            "fuzzing needs atheris, which there is for Linux on x86-64: "
+            "python -m pip install --editable '.[fuzz]'"
+        )
     return None
 
 
@@ -59,9 +79,12 @@ def fuzz(target: str, seconds: float, *, keep: bool, folder: Path = corpus.HOSTI
 
     Args:
         target: Its name in `hostile.TARGETS`.
-        seconds: How long.
+        seconds: How long; at least one.
         keep: Whether the corpus is replaced by the new, smallest one.
         folder: Where the corpus is.
+
+    Raises:
+        FuzzerFailedError: it was not an input that the fuzzer has ended over.
     """
     with tempfile.TemporaryDirectory() as directory:
         known, crashes, smallest = (Path(directory) / name for name in ("known", "crashes", "smallest"))
@@ -70,15 +93,16 @@ def fuzz(target: str, seconds: float, *, keep: bool, folder: Path = corpus.HOSTI
         for number, data in enumerate([*corpus.seeds(target), *corpus.kept(target, folder)]):
             (known / f"{number:06}").write_bytes(data)
         command = _command(target, Path(directory) / "command")
-        done = _run(command, known, f"-max_total_time={seconds:.0f}", f"-artifact_prefix={crashes}/")
-        inputs, coverage = _progress(done.stderr)
+        done = _run(
+            command, known, f"-max_total_time={max(math.ceil(seconds), 1)}", f"-artifact_prefix={crashes}/"
+        )
+        inputs, coverage = _progress(done.stdout)
         # What took long is written down too, and says more of the machine.
         for crash in sorted(path for path in crashes.iterdir() if not path.name.startswith("slow-unit")):
             path = corpus.keep_found(target, crash.read_bytes(), folder)
-            report = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("INFO: "))
-            return Result(target, inputs, coverage, len(list(known.iterdir())), path, report)
-        done.check_returncode()
-        _run(command, smallest, known, "-merge=1").check_returncode()
+            return Result(target, inputs, coverage, len(list(known.iterdir())), path, _said(done))
+        _check(done)
+        _check(_run(command, smallest, known, "-merge=1"))
         if keep:
             corpus.keep(target, (path.read_bytes() for path in smallest.iterdir()), folder)
         return Result(target, inputs, coverage, len(list(smallest.iterdir())), None, "")
@@ -103,10 +127,21 @@ def _run(command: Path, *arguments: str | Path) -> subprocess.CompletedProcess[s
         [command, *map(str, arguments), *limits],
         check=False,
         cwd=_ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        # One writes the traceback, the other where it has got to.
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     )
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(_CHATTER))
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode:
+        raise FuzzerFailedError(f"the fuzzer ended with the status {done.returncode}:\n{_said(done)}")
 
 
 def _progress(output: str) -> tuple[int, int]:

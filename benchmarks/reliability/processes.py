@@ -115,9 +115,15 @@ async def open_process(module: str, setup: dict[str, Any]) -> AsyncIterator[Proc
             await trio.aclose_forcefully(process.stdio)
 
 
+def _write_credentials(directory: Path) -> None:
+    write_credentials(directory, "ecdsa-p256")
+
+
 @asynccontextmanager
 async def open_server(
     *,
+    prepare: Callable[[Path], None] = _write_credentials,
+    watches: bool = False,
     turnstile: bool = True,
     collects_garbage: bool = True,
     traces_memory: bool = False,
@@ -126,15 +132,18 @@ async def open_server(
     """Start a server; end it afterwards.
 
     Args:
+        prepare: Makes the files of its credentials in a directory.
+        watches: Whether it watches those in the folder ``live`` there.
         turnstile: Whether its handshakes pass the turnstile.
         collects_garbage: Whether its garbage collector runs.
         traces_memory: Whether it traces what Python's objects take, which makes it slow.
         options: The `TLSServer`'s.
     """
     with tempfile.TemporaryDirectory() as directory:
-        write_credentials(Path(directory), "ecdsa-p256")
+        prepare(Path(directory))
         setup = {
             "directory": directory,
+            "watches": watches,
             "core": (cores() or [None])[0],
             "turnstile": turnstile,
             "collects_garbage": collects_garbage,

@@ -10,11 +10,13 @@ import ctypes
 import dataclasses
 import gc
 import json
+import logging
 import os
 import resource
 import sys
 import timeit
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +26,13 @@ import trio
 import trio_tlsnode as tls
 from trio_tlsnode import stream
 from trio_tlsnode._openssl.callbacks import connections
+from trio_tlsnode.turnstile import turnstile
 
 _REPEATS: Final = 2000
 # For so many seconds OpenSSL remembers the sessions of TLS 1.2 for which no ticket was made; it has room for
 # 20,480 of them, of a kilobyte each, which would look like a leak until they are all there.
 _SESSION_TIMEOUT: Final = 2
+_WATCH_INTERVAL: Final = 0.02
 
 
 async def echo(connection: tls.TLSStream) -> None:
@@ -41,19 +45,23 @@ class _FreeWay:
     """No turnstile: the expensive steps of handshakes are taken as they come."""
 
     async def pass_through(self) -> None:
-        await trio.lowlevel.checkpoint()
+        pass
 
 
 class _Answers:
     """What the process tells of its server, and does to it."""
 
-    def __init__(self, server: tls.TLSServer, directory: Path) -> None:
+    def __init__(self, server: tls.TLSServer) -> None:
         self._server = server
-        self._directory = directory
+        self._refused = 0
 
     def answer(self, question: str) -> dict[str, Any]:
         answer: dict[str, Any] = getattr(self, question)()
         return answer
+
+    def count_refusal(self, _error: tls.ConfigurationError) -> None:
+        """Take note that files could not be used."""
+        self._refused += 1
 
     def usage(self) -> dict[str, Any]:
         """What there is now: memory in bytes, descriptors, ``SSL`` objects, and the statistics."""
@@ -88,25 +96,33 @@ class _Answers:
         """How long `TLSServer.statistics` takes, in seconds."""
         return {"seconds": timeit.timeit(self._server.statistics, number=_REPEATS) / _REPEATS}
 
-    def reload(self) -> dict[str, Any]:
-        """Use the credentials that are in the directory now."""
-        self._server.set_secure_context(context(self._directory))
-        return {}
-
-
-def context(directory: Path) -> tls.SecureContext:
-    """Return a context with the credentials in a directory."""
-    return tls.SecureContext(
-        key=directory / "key.pem", cert=directory / "cert.pem", session_timeout=_SESSION_TIMEOUT
-    )
+    def watched(self) -> dict[str, Any]:
+        """Which certificate the server presents now, and how often new files were refused."""
+        (der,) = self._server.secure_context.certificates
+        return {"certificate": tls.Certificate(der).fingerprint256, "failures": self._refused}
 
 
 async def _serve(setup: dict[str, Any]) -> None:
     directory = Path(setup["directory"])
-    server = tls.TLSServer(echo, context(directory), **setup["options"])
-    answers = _Answers(server, directory)
+    files: dict[str, Any] = {option: directory / f"{option}.pem" for option in ("key", "cert")}
+    if setup["watches"]:
+        files = {option: directory / "live" / f"{option}.pem" for option in ("key", "cert", "crl")}
+    # They trust each other.
+    context = tls.SecureContext(**files, ca=directory / "ca.pem", session_timeout=_SESSION_TIMEOUT)
+    server = tls.TLSServer(echo, context, **setup["options"])
+    answers = _Answers(server)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, 0, "127.0.0.1")
+        if setup["watches"]:
+            await nursery.start(
+                partial(
+                    tls.watch_credentials,
+                    server,
+                    **files,
+                    interval=_WATCH_INTERVAL,
+                    on_failure=answers.count_refusal,
+                )
+            )
         _write({"port": server.addresses[0].port})
         pending = b""
         async with trio.lowlevel.FdStream(os.dup(0)) as questions:
@@ -133,7 +149,10 @@ def main() -> None:
     allow_many_files()
     if setup["core"] is not None:
         os.sched_setaffinity(0, {setup["core"]})
+    # The failures that the files are to cause are counted, and not printed.
+    logging.getLogger("trio_tlsnode").addHandler(logging.NullHandler())
     if not setup["turnstile"]:
+        assert vars(stream)["turnstile"] is turnstile, "handshakes pass something else"
         vars(stream)["turnstile"] = _FreeWay
     if setup["traces_memory"]:
         tracemalloc.start()

@@ -23,6 +23,10 @@ from .tables import milliseconds, table
 
 _AT_ONCE: Final = 50
 _PING_INTERVAL: Final = 0.005
+# For these shares of the time-outs, and at least so many seconds, the good client is measured.
+_SHARE_BEFORE: Final = 0.1
+_SHARE_MEANWHILE: Final = 0.5
+_SHORTEST: Final = 0.2
 # So much is sent by those who read nothing of the echo; their own receive buffer is as small as may be.
 _UNREAD: Final = bytes(32 * 1024)
 _SMALL_BUFFER: Final = 4096
@@ -101,6 +105,7 @@ class Result(NamedTuple):
         kind: What they do.
         connections: How many there were.
         memory: What each cost, in bytes.
+        before: A good client's p99 before they came, in seconds.
         median: A good client's round trip meanwhile, in the middle, in seconds.
         p99: That of which 99 of 100 take no longer.
         freed_after: How long after the last one's time was over none was left, in seconds.
@@ -111,6 +116,7 @@ class Result(NamedTuple):
     kind: str
     connections: int
     memory: float
+    before: float
     median: float
     p99: float
     freed_after: float
@@ -132,6 +138,9 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
             # Once before, for what the first of a kind costs alone.
             await trio.aclose_forcefully(await KINDS[kind](server.port, 0, trust))
             await server.until(lambda statistics: statistics["failed"] != {}, timeout + _SLACK)
+            pinger.begin()
+            await trio.sleep(max(timeout * _SHARE_BEFORE, _SHORTEST))
+            p99_before = pinger.quantile(0.99)
             before = await server.ask("settle")
             accepted = before["statistics"]["accepted"] + connections
             limiter = trio.CapacityLimiter(_AT_ONCE)
@@ -151,7 +160,7 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
                 await server.until(lambda statistics: statistics["accepted"] == accepted, _SLACK)
                 meanwhile = await server.ask("settle")
                 pinger.begin()
-                await trio.sleep(max(timeout * 0.5, 0.2))
+                await trio.sleep(max(timeout * _SHARE_MEANWHILE, _SHORTEST))
                 median, p99 = pinger.median, pinger.quantile(0.99)
                 patience = timeout + _SLACK + _SECONDS_PER_THOUSAND * connections / 1000
                 in_time = await server.until_open(1, patience)
@@ -166,6 +175,7 @@ async def slow(kind: str, *, connections: int, timeout: float) -> Result:
         kind,
         open_then,
         (meanwhile["memory"] - before["memory"]) / max(open_then, 1),
+        p99_before,
         median,
         p99,
         freed,
@@ -205,15 +215,17 @@ def report(results: list[Result], timeout: float) -> str:
             result.kind,
             f"{result.connections:,}",
             f"{result.memory / 1024:.1f}",
-            milliseconds(result.median),
+            milliseconds(result.before),
             milliseconds(result.p99),
+            milliseconds(result.median),
             f"{max(result.freed_after, 0):.1f}",
             result.left,
         )
         for result in results
     ]
     columns = (
-        *("peers that", "at once", "memory of each, KiB", "good client's round trip, median, ms", "p99, ms"),
+        *("peers that", "at once", "memory of each, KiB"),
+        *("good client's p99 before, ms", "p99 meanwhile, ms", "median, ms"),
         *("all freed after their time, s", "left"),
     )
     return table(f"Slow and silent peers; time-outs of {timeout:g} s", columns, rows)

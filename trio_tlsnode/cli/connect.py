@@ -13,13 +13,13 @@ import trio
 from rich.console import Console
 
 from .. import ConnectionFailed, StartTLSProtocol, TLSStream
-from .credential_options import context_options, credential_options
-from .description import connection_rows, problem_rows, summary
+from .credential_options import context_options, credential_options, in_options
+from .description import connection_report, connection_rows, problem_rows, summary
 from .destination import Destination, port_of
 from .failure import run
 from .reach import client_options, destination_argument, reach
 from .report import JSONOutput, json_option
-from .terminal import print_line, print_rows, terminal
+from .terminal import print_line, print_rows, print_text, terminal
 
 _PIECE: Final = 64 * 1024
 
@@ -108,20 +108,6 @@ async def converse(
             nursery.cancel_scope.cancel()
 
 
-def connection_report(stream: TLSStream) -> dict[str, Any]:
-    """Return what is told of a connection as JSON.
-
-    Args:
-        stream: The connection.
-    """
-    local, remote = stream.local_address, stream.remote_address
-    return {
-        "local_address": None if local is None else local._asdict(),
-        "remote_address": None if remote is None else remote._asdict(),
-        "info": stream.info.to_dict(),
-    }
-
-
 async def _send(stream: TLSStream, source: int) -> None:
     try:
         while data := await trio.to_thread.run_sync(os.read, source, _PIECE, abandon_on_cancel=True):
@@ -155,7 +141,8 @@ def _tell(console: Console, stream: TLSStream, *, brief: bool) -> None:
         print_rows(console, connection_rows(stream.info))
     error = stream.authorization_error
     if error is not None:
-        print_line(console, (f"The server is NOT verified: {error.reason} [{error.code}]", "bold red"))
+        print_text(console, f"The server is NOT verified: {error.reason} [{error.code}]", "bold red")
         print_rows(console, problem_rows(error))
+        print_rows(console, [("what to do", in_options(error.hint))] if error.hint else [])
     elif not brief:
         print_line(console, ("The server is verified.", "green"))

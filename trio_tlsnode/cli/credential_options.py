@@ -13,8 +13,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # The library reads these files, and tells what is wrong with them.
 FILE: Final = click.Path(path_type=Path)
-# How the library's errors call what these options are for: "ca=", "ca=[...]".
-_ARGUMENT: Final = re.compile(r"\b(ca|cert|key|passphrase|starttls)=(?:\[\.\.\.\])?(?![\w[])")
+# How the library calls what these options are for: "ca=", "ca=[...]", 'starttls="smtp"', and "cert (FILE):".
+_OPTIONS: Final = {
+    "alpn_protocols": "--alpn",
+    "ca": "--ca",
+    "cert": "--cert",
+    "key": "--key",
+    "max_version": "--max-version",
+    "min_version": "--min-version",
+    "passphrase": "--passphrase-file",
+    "server_name": "--servername",
+    "starttls": "--starttls",
+}
+_ARGUMENT: Final = re.compile(rf"""\b({"|".join(_OPTIONS)})=(?:\[\.\.\.\]|"(\w+)")?(?![\w[])""")
+_FILE_OF: Final = re.compile(rf"^({'|'.join(_OPTIONS)}) \((.+?)\): ")
 
 
 def credential_options(command: Command) -> Command:
@@ -54,6 +66,7 @@ def context_options(
 
 def in_options(text: str) -> str:
     """Return an error's text with the names of these options in place of the library's arguments."""
+    text = _FILE_OF.sub(lambda match: f"{_OPTIONS[match[1]]} {match[2]}: ", text)
     return _ARGUMENT.sub(
-        lambda match: "--passphrase-file" if match[1] == "passphrase" else f"--{match[1]}", text
+        lambda match: _OPTIONS[match[1]] if match[2] is None else f"{_OPTIONS[match[1]]} {match[2]}", text
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from .. import Certificate, CertificateError, ConnectionInfo, ConnectionLost, EphemeralKey
-from .credential_options import in_options
+from .. import Certificate, CertificateError, ConnectionInfo, ConnectionLost, EphemeralKey, TLSStream
 from .terminal import Row
 
 
@@ -23,6 +23,20 @@ def summary(info: ConnectionInfo) -> str:
         verified = "verified" if info.authorized else "not verified"
         parts.append(f"{_subject(info.peer_certificate)} ({verified})")
     return ", ".join(parts)
+
+
+def connection_report(stream: TLSStream) -> dict[str, Any]:
+    """Return what is told of a connection as JSON.
+
+    Args:
+        stream: The connection.
+    """
+    local, remote = stream.local_address, stream.remote_address
+    return {
+        "local_address": None if local is None else local._asdict(),
+        "remote_address": None if remote is None else remote._asdict(),
+        "info": stream.info.to_dict(),
+    }
 
 
 def connection_rows(info: ConnectionInfo) -> Iterator[Row]:
@@ -56,8 +70,6 @@ def problem_rows(error: CertificateError) -> Iterator[Row]:
     for problem in error.problems:
         whose = "" if problem.certificate is None else f": {_subject(problem.certificate)}"
         yield "problem", f"{problem.reason} [{problem.code}], depth {problem.depth}{whose}"
-    if error.hint:
-        yield "hint", in_options(error.hint)
 
 
 def error_rows(error: BaseException) -> Iterator[Row]:

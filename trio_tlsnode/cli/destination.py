@@ -28,6 +28,8 @@ def split_destination(text: str) -> Destination:
     with contextlib.suppress(ValueError):
         ipaddress.IPv6Address(text)
         return text, None
+    if (url := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)", text)) is not None:
+        raise click.BadParameter(f"{text!r} is a URL: write {url[1]}")
     match = re.fullmatch(r"(?:\[([^][/]+)\]|([^][/:]+))(?::(.*))?", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is no HOST[:PORT]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import re
 import shlex
@@ -102,7 +103,8 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}", path=str(path)) from error
+        code = errno.errorcode.get(error.errno or 0)
+        raise ConfigurationError(f"{path}: {error.strerror}", code=code, path=str(path)) from error
 
 
 def _stem(names: tuple[str, ...], csr: Path | None, *, client: bool) -> str:

@@ -15,11 +15,12 @@ from .. import (
     ConnectionLost,
     FeatureUnavailable,
     TLSError,
+    advice,
 )
 from .credential_options import in_options
 from .description import error_rows
 from .report import JSONOutput
-from .terminal import print_line, print_rows, terminal
+from .terminal import print_rows, print_text, terminal
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -112,5 +113,7 @@ def tell(error: BaseException) -> None:
     if isinstance(error, OSError) and not isinstance(error, TLSError):
         # Without the number.
         text = error.strerror or text
-    print_line(console, ("Error: ", "bold red"), text)
+    print_text(console, text, title=("Error: ", "bold red"))
     print_rows(console, error_rows(error))
+    if hint := advice(error):
+        print_rows(console, [("what to do", in_options(hint))])

@@ -1,4 +1,4 @@
-"""The page that ``tlsnode serve --http`` answers with, and as much of HTTP/1.1 as that takes (RFC 9112)."""
+"""What ``tlsnode serve --http`` answers with, and as much of HTTP/1.1 as that takes (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import dataclasses
 import re
 from email.utils import formatdate
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from .. import TLSStream
 from .description import connection_rows
+from .http_folder import Found, look_up
 from .terminal import printable
 
 # A request's line and header fields have room in it; no more of a client's bytes is ever kept.
@@ -19,6 +21,8 @@ _MAX_HEAD: Final = 16 * 1024
 # How long a client may be silent, and take for a request, in seconds.
 _PATIENCE: Final = 30.0
 _METHODS: Final = ("GET", "HEAD")
+# How much of a file is read at once.
+_PIECE: Final = 256 * 1024
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE: Final = re.compile(rb"(%b) ([!-~]+) HTTP/(\d)\.(\d)" % _TOKEN)
@@ -94,11 +98,12 @@ def _parse_request_line(line: bytes) -> tuple[str, str, int]:
     return match[1].decode("ascii"), match[2].decode("ascii"), int(match[4])
 
 
-async def serve_page(stream: TLSStream) -> None:
-    """Answer the requests of a connection, each with the page that shows what the connection negotiated.
+async def serve_page(stream: TLSStream, folder: Path | None = None) -> None:
+    """Answer the requests of a connection.
 
     Args:
         stream: The connection.
+        folder: Whose files to answer with; None is a page that shows what the connection negotiated.
 
     Raises:
         ConnectionFailed: the connection failed.
@@ -118,16 +123,18 @@ async def serve_page(stream: TLSStream) -> None:
             if request.method not in _METHODS:
                 raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED)
         except BadRequest as refused:
-            await stream.send_all(_answer(refused.status, keep_alive=False))
+            found = _made(refused.status, f"{refused.status.value} {refused.status.phrase}\n")
+            assert isinstance(found.content, bytes)
+            await stream.send_all(_head(found, keep_alive=False) + found.content)
             return
         keep_alive = request.keep_alive
-        answer = _answer(
-            HTTPStatus.OK,
-            _page(stream, request),
-            keep_alive=keep_alive,
-            with_body=request.method != "HEAD",
-        )
-        await stream.send_all(answer)
+        if folder is None:
+            found = _made(HTTPStatus.OK, _page(stream, request))
+        else:
+            found = await trio.to_thread.run_sync(look_up, folder, request.target)
+        await stream.send_all(_head(found, keep_alive=keep_alive))
+        if request.method != "HEAD" and not await _send_content(stream, found):
+            return
 
 
 async def _receive_head(stream: TLSStream, received: bytearray) -> bytes | None:
@@ -166,19 +173,42 @@ def _page(stream: TLSStream, request: Request) -> str:
     return "\n".join(["This page came over TLS.", "", *lines, ""])
 
 
-def _answer(status: HTTPStatus, text: str = "", *, keep_alive: bool, with_body: bool = True) -> bytes:
-    body = (text or f"{status.value} {status.phrase}\n").encode()
+def _made(status: HTTPStatus, text: str) -> Found:
+    content = text.encode()
+    return Found(status, "text/plain; charset=utf-8", content, len(content))
+
+
+def _head(found: Found, *, keep_alive: bool) -> bytes:
     fields = {
         "Date": formatdate(usegmt=True),
-        "Content-Type": "text/plain; charset=utf-8",
-        "Content-Length": str(len(body)),
+        "Content-Type": found.content_type,
+        "Content-Length": str(found.size),
         "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
         "Connection": "keep-alive" if keep_alive else "close",
     }
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+    if found.status == HTTPStatus.METHOD_NOT_ALLOWED:
         fields["Allow"] = ", ".join(_METHODS)
+    if found.location is not None:
+        fields["Location"] = found.location
     head = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
+        f"HTTP/1.1 {found.status.value} {found.status.phrase}",
         *(f"{name}: {value}" for name, value in fields.items()),
     ]
-    return "\r\n".join([*head, "", ""]).encode("ascii") + (body if with_body else b"")
+    return "\r\n".join([*head, "", ""]).encode("ascii")
+
+
+async def _send_content(stream: TLSStream, found: Found) -> bool:
+    """Send what was found; return whether it was as long as was promised."""
+    if isinstance(found.content, bytes):
+        await stream.send_all(found.content)
+        return True
+    left = found.size
+    try:
+        async with await trio.open_file(found.content, "rb") as file:
+            while left and (data := await file.read(min(left, _PIECE))):
+                await stream.send_all(data)
+                left -= len(data)
+    except OSError:
+        return False
+    return left == 0

@@ -164,7 +164,7 @@ def show(console: Console, inspection: Inspection) -> None:
         _heading(console, "What it offers")
         print_rows(console, _server_rows(inspection))
     if inspection.unfinished:
-        _heading(console, "Not known, as the time was not enough")
+        _heading(console, "Not known, or not all of it, as there was no answer in time")
         print_rows(console, [("steps", ", ".join(inspection.unfinished))])
     if inspection.findings:
         _heading(console, "What is wrong")
@@ -228,7 +228,8 @@ def _server_rows(inspection: Inspection) -> Iterator[Row]:
     if not any(inspection.protocols.values()):
         return
     for version, groups in reversed([*inspection.groups.items()]):
-        yield "groups", f"{version}: {', '.join(groups) or 'none'}"
+        none = "not known" if version in inspection.unfinished else "none"
+        yield "groups", f"{version}: {', '.join(groups) or none}"
     if inspection.dh_bits is not None:
         yield "DH", f"{inspection.dh_bits} bits"
     yield "ALPN", ", ".join(inspection.alpn_protocols) or "none of those that were asked for"

@@ -14,7 +14,6 @@ from typing import IO, Any, Final
 
 import click
 import trio
-from rich.console import Console
 
 from .. import (
     Address,
@@ -23,6 +22,7 @@ from .. import (
     ConnectionFailed,
     ProxiedConnection,
     ProxyHandler,
+    ProxyProtocolListener,
     ProxyRoute,
     SecureContext,
     TLSServer,
@@ -30,9 +30,10 @@ from .. import (
 )
 from .credential_options import FILE, context_options, credential_options
 from .destination import parse_port, split_destination
+from .events import Events
 from .failure import run
 from .report import JSONOutput, json_option
-from .terminal import print_line, terminal
+from .terminal import terminal
 
 logger = logging.getLogger("trio_tlsnode")
 
@@ -85,6 +86,7 @@ class Plan:
     Attributes:
         host: Where to listen; None is all addresses.
         port: The port; 0 lets the kernel choose.
+        balancers: Whose PROXY protocol headers are believed, if anybody's.
         credentials: The options of the default context: files.
         named: Those of the contexts for names.
         routes: Where connections go.
@@ -96,6 +98,7 @@ class Plan:
 
     host: str | None
     port: int
+    balancers: Sequence[str]
     credentials: Mapping[str, Any]
     named: Mapping[str, Mapping[str, Any]]
     routes: Sequence[ProxyRoute]
@@ -159,6 +162,14 @@ class Plan:
     help="Tell the services who their clients are, by this version of the PROXY protocol.",
 )
 @click.option(
+    "--behind",
+    "balancers",
+    multiple=True,
+    metavar="NETWORK",
+    help="Believe what a balancer at this address, or in this network, says of its clients by the PROXY "
+    "protocol; may be repeated.",
+)
+@click.option(
     "--connect-timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=10,
@@ -200,6 +211,7 @@ def proxy(
     request_cert: bool,
     allow: tuple[ClientRule, ...],
     proxy_protocol: str | None,
+    balancers: tuple[str, ...],
     connect_timeout: float,
     max_connections: int | None,
     interval: float,
@@ -237,6 +249,7 @@ def proxy(
     plan = Plan(
         host=place[0],
         port=place[1],
+        balancers=balancers,
         credentials=credentials,
         named={name: {"cert": other, "key": its_key, "ca": ca} for name, other, its_key in named},
         routes=ways,
@@ -256,24 +269,15 @@ def proxy(
     run(pass_on_until_asked, plan, Teller(terminal(), json), json=json)
 
 
-class Teller:
-    """Tells what happens, in words or as JSON.
-
-    Args:
-        console: Where to tell it in words.
-        json: Where to tell it as JSON, if not in words.
-    """
-
-    def __init__(self, console: Console, json: JSONOutput | None) -> None:
-        self._console = console
-        self._json = json
+class Teller(Events):
+    """Tells what happens."""
 
     def listening(self, plan: Plan, addresses: Sequence[Address]) -> None:
         """Tell where clients can connect to."""
         places = ", ".join(map(str, addresses))
         backends = ", ".join(dict.fromkeys(route.place for route in plan.routes))
         facts = {"addresses": [address._asdict() for address in addresses]}
-        self._tell("listening", facts, (f"Passing {places} on to {backends}, until Ctrl-C", "bold"))
+        self.tell("listening", facts, (f"Passing {places} on to {backends}, until Ctrl-C", "bold"))
 
     def ended(self, ended: ProxiedConnection) -> None:
         """Tell what became of a connection."""
@@ -288,27 +292,11 @@ class Teller:
         outcome = ended.outcome if not ended.reason else f"{ended.outcome}: {ended.reason}"
         style = "" if ended.outcome == "done" else "red"
         what = (f"{', '.join(parts)}, {outcome}", style)
-        self._tell("connection", ended.to_dict(), (f"{ended.remote_address} ", "cyan"), what)
-
-    def failed(self, error: ConnectionFailed) -> None:
-        """Tell what a connection failed of."""
-        what = f"failed, {error.phase}: {error.reason} [{error.code}]"
-        facts = {"failure": error.to_dict()}
-        self._tell("failure", facts, (f"{error.remote_address} ", "cyan"), (what, "red"))
+        self.tell("connection", ended.to_dict(), (f"{ended.remote_address} ", "cyan"), what)
 
     def said(self, text: str, *, bad: bool) -> None:
         """Tell what the library says of credentials."""
-        self._tell("credentials", {"message": text}, (text, "red" if bad else "green"))
-
-    def closing(self, number: int) -> None:
-        """Tell that no more are accepted, and how many connections are open."""
-        self._tell("closing", {"open": number}, (f"Closing; open connections: {number}", "bold"))
-
-    def _tell(self, event: str, facts: Mapping[str, Any], *parts: tuple[str, str]) -> None:
-        if self._json is None:
-            print_line(self._console, *parts)
-        else:
-            self._json.print(report={"event": event, **facts})
+        self.tell("credentials", {"message": text}, (text, "red" if bad else "green"))
 
 
 class _LogLines(logging.Handler):
@@ -360,10 +348,20 @@ async def pass_on_until_asked(
             nursery.start_soon(_obey, signals, nursery, server, plan, teller)
             async with trio.open_nursery() as serving:
                 serving.start_soon(_tell_failures, server, teller)
-                await serving.start(partial(server.serve, plan.port, plan.host))
-                teller.listening(plan, server.addresses)
-                task_status.started(server.addresses)
+                addresses = await _listen(serving, server, plan)
+                teller.listening(plan, addresses)
+                task_status.started(addresses)
             nursery.cancel_scope.cancel()
+
+
+async def _listen(nursery: trio.Nursery, server: TLSServer, plan: Plan) -> tuple[Address, ...]:
+    """Serve in a nursery; return where."""
+    if not plan.balancers:
+        await nursery.start(partial(server.serve, plan.port, plan.host))
+        return server.addresses
+    listeners = await ProxyProtocolListener.open(plan.port, plan.host, trusted=plan.balancers)
+    await nursery.start(server.serve_listeners, listeners)
+    return tuple(listener.address for listener in listeners if listener.address is not None)
 
 
 async def _obey(
@@ -410,3 +408,4 @@ async def _tell_failures(server: TLSServer, teller: Teller) -> None:
         for error in group.exceptions:
             if isinstance(error, ConnectionFailed):
                 teller.failed(error)
+        teller.dropped(group.dropped)

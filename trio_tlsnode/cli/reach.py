@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import socket
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 import click
 import trio
 
-from .. import StartTLSProtocol, TLSStream, connect, request_starttls, wrap_client
+from .. import ConnectError, StartTLSProtocol, TLSStream, connect, request_starttls, wrap_client
 from .destination import split_destination
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,13 +77,12 @@ async def reach(
     Raises:
         TLSError: the connection was not made.
         trio.TooSlowError: it was not made in time.
-        OSError: the server cannot be reached.
     """
     try:
         with trio.fail_after(timeout):
             if starttls is None:
                 return await connect(host, port, handshake_timeout=timeout, **options)
-            transport = await trio.open_tcp_stream(host, port)
+            transport = await _dial(host, port)
             try:
                 initial = await request_starttls(transport, starttls)
             except BaseException:
@@ -91,3 +93,24 @@ async def reach(
             )
     except trio.TooSlowError:
         raise trio.TooSlowError(f"no secure connection to {host}:{port} in {timeout:g} seconds") from None
+
+
+async def _dial(host: str, port: int) -> trio.SocketStream:
+    """Connect without TLS.
+
+    Raises:
+        ConnectError: there is no connection.
+    """
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except socket.gaierror as error:
+        reason = f"the name cannot be resolved ({error.strerror})"
+        raise ConnectError(reason, code="ENOTFOUND", host=host, port=port) from error
+    except OSError as error:
+        # Trio's own says only that it has tried; of several addresses, the first tells why.
+        cause = error.__cause__
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        number = getattr(cause, "errno", None) or error.errno or errno.ECONNREFUSED
+        code = errno.errorcode.get(number, "ECONNREFUSED")
+        raise ConnectError(os.strerror(number), code=code, host=host, port=port) from error

@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import trio
-from rich.console import Console
 
 from .. import Address, ConnectionFailed, SecureContext, TLSServer, TLSStream
 from .authority_folder import NAMES, AuthorityFolder
 from .credential_options import FILE, context_options, credential_options
-from .description import summary
+from .description import connection_report, summary
+from .events import Events
 from .failure import run
 from .http_page import serve_page
-from .terminal import print_line, terminal
+from .report import JSONOutput, json_option
+from .terminal import terminal
 
 _DEFAULT_FOLDER: Final = Path(click.get_app_dir("tlsnode")) / "authority"
 _HTTP: Final = "http/1.1"
@@ -33,7 +36,8 @@ class Service:
     Attributes:
         host: The name or address to listen on.
         port: The port; 0 lets the kernel choose.
-        http: Whether to answer with a page rather than to echo.
+        http: Whether to answer HTTP requests rather than to echo.
+        files: The folder whose files are the answers; None is a page about the connection.
         credentials: The options of the context; without a certificate, the folder's is presented.
         folder: Where the throw-away authority is.
         request_cert: Whether to refuse clients without a certificate that is trusted.
@@ -44,6 +48,7 @@ class Service:
     host: str
     port: int
     http: bool
+    files: Path | None
     credentials: dict[str, Any]
     folder: AuthorityFolder
     request_cert: bool
@@ -60,7 +65,13 @@ class Service:
     show_default=True,
     help="The port to listen on; 0 takes a free one.",
 )
-@click.option("--http", is_flag=True, help="Answer HTTP requests with a page, instead of echoing.")
+@click.option(
+    "--http",
+    is_flag=False,
+    flag_value="",
+    metavar="[FOLDER]",
+    help="Answer HTTP requests with the files of FOLDER, or without one with a page about the connection.",
+)
 @credential_options
 @click.option("--request-cert", is_flag=True, help="Refuse clients without a certificate that is trusted.")
 @click.option("--alpn", multiple=True, metavar="NAME", help="Speak an application protocol; may be repeated.")
@@ -78,10 +89,11 @@ class Service:
     metavar="SECONDS",
     help="How long open connections may take at the end.",
 )
+@json_option
 def serve(
     host: str,
     port: int,
-    http: bool,
+    http: str | None,
     cert: Path | None,
     key: Path | None,
     passphrase_file: IO[bytes] | None,
@@ -90,35 +102,40 @@ def serve(
     alpn: tuple[str, ...],
     authority: Path | None,
     grace: float,
+    as_json: bool,
 ) -> None:
-    """Serve TLS: echo what clients send, or answer HTTP requests with a page.
+    """Serve TLS: echo what clients send, or answer HTTP requests with files or a page.
 
     Without --cert, a throw-away authority issues a certificate for localhost, 127.0.0.1 and ::1.  Both are
     kept in a folder for the next time.  Unless --ca says otherwise, clients of that authority are trusted.
 
-    Each connection is one line, and so is each failure.  Ctrl-C and SIGTERM end the server: it accepts no
-    more, and open connections may come to their end.  The second time ends it at once.
+    Each connection is one line, and so is each failure; with --json, of JSON.  Ctrl-C and SIGTERM end the
+    server: it accepts no more, and open connections may come to their end.  The second time ends it at once.
     """
     if cert is not None and authority is not None:
         raise click.UsageError("--authority is for a server without --cert")
-    if http and not {*alpn} <= {_HTTP}:
+    if http and not Path(http).is_dir():
+        raise click.UsageError(f"--http {http}: there is no such folder")
+    if http is not None and not {*alpn} <= {_HTTP}:
         raise click.UsageError(f"with --http, the only application protocol is {_HTTP}")
     service = Service(
         host=host,
         port=port,
-        http=http,
+        http=http is not None,
+        files=Path(http) if http else None,
         credentials=context_options(cert, key, passphrase_file, ca),
         folder=AuthorityFolder(authority or _DEFAULT_FOLDER),
         request_cert=request_cert,
-        alpn_protocols=(_HTTP,) if http else alpn,
+        alpn_protocols=alpn if http is None else (_HTTP,),
         grace=grace,
     )
-    run(serve_until_asked, service, terminal())
+    json = JSONOutput("serve", sys.stdout, indent=None) if as_json else None
+    run(serve_until_asked, service, Events(terminal(), json), json=json)
 
 
 async def serve_until_asked(
     service: Service,
-    console: Console,
+    events: Events,
     *,
     task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -126,18 +143,23 @@ async def serve_until_asked(
 
     Args:
         service: What to serve.
-        console: Where to tell about it.
+        events: Where to tell about it.
         task_status: With ``nursery.start``, gets the addresses.
 
     Raises:
         ConfigurationError: the certificate cannot be used.
-        OSError: the address cannot be listened on.
+        ConnectError: the address cannot be listened on.
     """
-    context = await _context(service, console)
+    context = await _context(service, events)
 
     async def handle(stream: TLSStream) -> None:
-        print_line(console, (f"{stream.remote_address} ", "cyan"), summary(stream.info))
-        await (serve_page if service.http else echo)(stream)
+        events.tell(
+            "connection",
+            connection_report(stream),
+            (f"{stream.remote_address} ", "cyan"),
+            summary(stream.info),
+        )
+        await (serve_page(stream, service.files) if service.http else echo(stream))
 
     server = TLSServer(
         handle,
@@ -146,28 +168,21 @@ async def serve_until_asked(
         request_cert=service.request_cert,
         https_compatible=service.http,
     )
-    try:
-        listeners = await trio.open_tcp_listeners(service.port, host=service.host)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot listen on {service.host}, port {service.port}: {error.strerror}"
-        ) from error
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
             async def close_when_asked() -> None:
                 await anext(signals)
-                waiting = server.statistics().open
-                print_line(console, (f"Closing; open connections: {waiting}", "bold"))
+                events.closing(server.statistics().open)
                 nursery.start_soon(server.aclose, service.grace)
                 await anext(signals)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(close_when_asked)
             async with trio.open_nursery() as serving:
-                serving.start_soon(_tell_failures, server, console)
-                await serving.start(server.serve_listeners, listeners)
-                _tell_address(service, server.addresses, console)
+                serving.start_soon(_tell_failures, server, events)
+                await serving.start(partial(server.serve, service.port, service.host))
+                _tell_address(service, server.addresses, events)
                 task_status.started(server.addresses)
             nursery.cancel_scope.cancel()
 
@@ -178,23 +193,26 @@ async def echo(stream: TLSStream) -> None:
         await stream.send_all(data)
 
 
-async def _context(service: Service, console: Console) -> SecureContext:
+async def _context(service: Service, events: Events) -> SecureContext:
     options = dict(service.credentials)
     if options["cert"] is None:
         made = await service.folder.make()
         what = "Made" if made else "Found"
-        print_line(console, f"{what} a throw-away authority in {service.folder.path}")
-        print_line(console, f"It vouches for {', '.join(NAMES)}")
+        facts = {"folder": str(service.folder.path), "made": made, "names": list(NAMES)}
+        events.tell("authority", facts, f"{what} a throw-away authority in {service.folder.path}")
+        events.add(f"It vouches for {', '.join(NAMES)}")
         options |= {"cert": service.folder.cert, "key": service.folder.key}
         options["ca"] = options["ca"] or service.folder.ca
     return SecureContext(**options)
 
 
-def _tell_address(service: Service, addresses: tuple[Address, ...], console: Console) -> None:
+def _tell_address(service: Service, addresses: tuple[Address, ...], events: Events) -> None:
     host = "localhost" if service.host in _ANY else service.host
     place = f"[{host}]:{addresses[0].port}" if ":" in host else f"{host}:{addresses[0].port}"
-    what = f"a page on https://{place}/" if service.http else f"an echo on {place}"
-    print_line(console, (f"Serving {what}, until Ctrl-C", "bold"))
+    page = "a page" if service.files is None else service.files
+    what = f"{page} on https://{place}/" if service.http else f"an echo on {place}"
+    facts = {"addresses": [address._asdict() for address in addresses]}
+    events.tell("listening", facts, (f"Serving {what}, until Ctrl-C", "bold"))
     options: list[str | Path] = []
     if service.credentials["cert"] is None:
         folder = service.folder
@@ -202,14 +220,12 @@ def _tell_address(service: Service, addresses: tuple[Address, ...], console: Con
         if service.request_cert and service.credentials["ca"] is None:
             options += ["--cert", folder.cert, "--key", folder.key]
     command = ["curl", f"https://{place}/"] if service.http else ["tlsnode", "connect", place]
-    print_line(console, "Try: ", (shlex.join(map(str, [*command, *options])), "green"))
+    events.add("Try: ", (shlex.join(map(str, [*command, *options])), "green"))
 
 
-async def _tell_failures(server: TLSServer, console: Console) -> None:
+async def _tell_failures(server: TLSServer, events: Events) -> None:
     async for group in server.client_errors():
         for error in group.exceptions:
             if isinstance(error, ConnectionFailed):
-                what = f"failed, {error.phase}: {error.reason} [{error.code}]"
-                print_line(console, (f"{error.remote_address} ", "cyan"), (what, "red"))
-        if group.dropped:
-            print_line(console, (f"{group.dropped} more failed", "red"))
+                events.failed(error)
+        events.dropped(group.dropped)

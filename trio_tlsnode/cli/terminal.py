@@ -55,15 +55,19 @@ def print_line(console: Console, *parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*((printable(text), style) for text, style in styled)), soft_wrap=True)
 
 
-def print_text(console: Console, text: str, style: str = "") -> None:
+def print_text(console: Console, text: str, style: str = "", *, title: tuple[str, str] = ("", "")) -> None:
     """Print a text, folded to the width of the console.
 
     Args:
         console: Where to.
         text: The text.
         style: How it looks.
+        title: What stands in front of it, and how that looks.
     """
-    console.print(Text("\n".join(_folded(text, console.width)), style=style), soft_wrap=True)
+    # Folded together, as it takes room on the first line.
+    whole = "\n".join(_folded(title[0] + text, console.width))
+    parts = (title, (whole.removeprefix(title[0]), style))
+    console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def print_rows(console: Console, rows: Iterable[Row], style: str = "dim") -> None:
