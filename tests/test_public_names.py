@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import trio_tlsnode
+
 PACKAGES = ["trio_tlsnode", "trio_tlsnode.testing"]
 
 
@@ -65,6 +67,13 @@ def undescribed_parameters(function: Callable[..., Any]) -> list[str]:
 def test_every_public_name_is_there_once(package: ModuleType) -> None:
     assert len(package.__all__) == len(set(package.__all__))
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+def test_no_public_name_is_a_modules_that_is_loaded_later() -> None:
+    # Loading the module would put it in the name's place.
+    later = trio_tlsnode._LATER
+    assert later.keys().isdisjoint(later.values())
+    assert later.keys() <= set(trio_tlsnode.__all__)
 
 
 def test_nothing_else_is_public(package: ModuleType) -> None:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_tlsnode as tls
-from benchmarks import reload
 from trio_tlsnode import (
     ConfigurationError,
     ConfigurationTypeError,
@@ -860,9 +859,3 @@ async def test_requests_across_reloads_are_all_answered(
     statistics = server.statistics()
     assert statistics.accepted == statistics.secure > reloads
     assert statistics.failed == {}
-
-
-async def test_the_benchmark_of_reloading_loses_nothing_over_tcp(tmp_path: Path) -> None:
-    outcome = await reload.measure(100, 2, tmp_path)
-    assert outcome.asked == outcome.answered >= 100
-    assert outcome.reloads == 2

@@ -57,12 +57,12 @@ if _typing.TYPE_CHECKING:
     from .ocsp_stapler import OCSPStapler, StaplerStatistics
     from .proxy import ProxiedConnection, ProxyHandler, ProxyRoute
     from .proxy_protocol_listener import ProxyProtocolListener
+    from .reloading import watch_credentials
     from .server import ServerStatistics, TLSServer
     from .server_options import ServerOptions
     from .starttls import StartTLSProtocol, request_starttls
     from .supervision import TLSClientErrors
     from .trace import HandshakeTrace
-    from .watch_credentials import watch_credentials
 
 __all__ = [
     "Address",
@@ -166,7 +166,7 @@ _LATER: _typing.Final = {
     "expiries": "expiry",
     "inspect": "inspection",
     "request_starttls": "starttls",
-    "watch_credentials": "watch_credentials",
+    "watch_credentials": "reloading",
 }
 
 if not _typing.TYPE_CHECKING:

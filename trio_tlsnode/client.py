@@ -28,9 +28,9 @@ class ClientOptions(ContextOptions, ClientStreamOptions, total=False):
 
     Attributes:
         session_cache: Where sessions are kept, to be resumed by the next connection to the same peer under
-            the same trust.  `connect` has one for each run of Trio by default; None does without.  The peer is
-            the one at that host and port, or path, and for `wrap_client` at the address that a socket leads
-            to; of other transports only the name tells.
+            the same trust.  `connect` has one for each run of Trio by default; None does without.  The peer
+            is the one at that host and port, or path, and for `wrap_client` at the address that a socket
+            leads to; of other transports only the name tells.
     """
 
     session_cache: SessionCache | None

@@ -547,5 +547,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> ConnectionFailed:
 
 def _listening_address(listener: trio.abc.Listener[Any]) -> Address | None:
     if not isinstance(listener, trio.SocketListener):
-        return None
+        # Listeners around others may tell.
+        address = getattr(listener, "address", None)
+        return address if isinstance(address, Address) else None
     return Address.from_sockname(listener.socket.family, listener.socket.getsockname())
