@@ -112,19 +112,20 @@ class Link(abc.ABC):
 class SocketLink(Link):
     """Moves ciphertext between a socket and the thread's buffers, without copies of its own."""
 
-    __slots__ = ("_more",)
+    __slots__ = ("_more", "_socket")
 
     resumable = True
     closes_at_once = True
 
     def __init__(self, transport: trio.SocketStream) -> None:
+        self._socket = transport.socket
         super().__init__(transport)
         # Whether the last read filled the buffer.  If not, the socket was empty after it: it costs less to
         # wait at once than to ask once more.
         self._more = False
 
     def _ask_for_addresses(self) -> None:
-        sock = self.transport.socket
+        sock = self._socket
         family = sock.family
         with contextlib.suppress(OSError):
             self._local_address = Address.from_sockname(family, sock.getsockname())
@@ -132,10 +133,10 @@ class SocketLink(Link):
 
     def _fileno(self) -> int:
         # Asked for at each use: a number kept across a wait may be another connection's by then.
-        fileno = self.transport.socket.fileno()
+        fileno = self._socket.fileno()
         if fileno < 0:
             raise trio.ClosedResourceError("this stream was closed")
-        return fileno  # type: ignore[no-any-return]
+        return fileno
 
     def _read(self) -> int:
         """Read into the thread's buffer; return -1 if there is nothing yet."""

@@ -308,6 +308,8 @@ class Engine(LaterHandshakes):
         done, self._used = self.write_from(pointer_to(data), offset, length, self._begin_output())
         if done == offset:
             self._used = self.drain_into(self._used)
+            # It waits to be collected.
+            self.may_have_output = True
             return Want.READ
         return done
 

@@ -887,7 +887,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             # Behind what is still to be sent, nothing may be encrypted: that memory would have no bound.
             waited = await self._flush()
         while True:
-            self._check_usable()
+            if self._closed or self._failure is not None:
+                self._check_usable()
             fills = self._fills
             try:
                 outcome = step()
@@ -895,18 +896,21 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 await self._send_last_words(error)
                 raise self.fail(error)
             if outcome is _WANT_READ:
-                try:
-                    flushed = self._flush_nowait(hold=True)
-                    much = len(self._unsent) > _MOST_UNSENT
-                    # Who is sending sends this too.
-                    if not flushed and (much or not (self._link.resumable or self._sending_out.taken)):
-                        await self._flush(hold=True)
-                        flushed = waited = True
-                except ConnectionLost:
-                    if not self._secure:
-                        raise
-                    # What cannot be sent any more does not end the receiving.
-                    continue
+                flushed = True
+                # Most receives begin in vain, and leave nothing to be sent.
+                if self._engine.may_have_output or self._unsent:
+                    try:
+                        flushed = self._flush_nowait(hold=True)
+                        much = len(self._unsent) > _MOST_UNSENT
+                        # Who is sending sends this too.
+                        if not flushed and (much or not (self._link.resumable or self._sending_out.taken)):
+                            await self._flush(hold=True)
+                            flushed = waited = True
+                    except ConnectionLost:
+                        if not self._secure:
+                            raise
+                        # What cannot be sent any more does not end the receiving.
+                        continue
                 if not flushed and not self._sending_out.taken:
                     await self._fill_and_flush()
                 elif fills == self._fills:
@@ -919,7 +923,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                     self._wanting_room = self._wanting_room or trio.lowlevel.ParkingLot()
                     await self._wanting_room.park()
                 continue
-            if flush:
+            if flush and not (self._flush_nowait() and self._send_failure is None):
                 waited = await self._flush() or waited
             if not waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()

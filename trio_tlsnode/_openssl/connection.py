@@ -121,6 +121,7 @@ class Connection:
             None.
         traced: Whether `on_message` is called with all that passes; to be set before `open`.
         logs_keys: Whether `on_key` is called with the secrets; to be set before `open`.
+        may_have_output: Whether OpenSSL may have had something to say since all of it was drained.
         max_send_fragment: The most plaintext in a record, in bytes.
         ticket_arrived: Whether a session ticket has been read, once `watch_tickets` was called.
         ciphertext_received: What was fed so far, in bytes.
@@ -153,6 +154,7 @@ class Connection:
         "flight",
         "logs_keys",
         "max_send_fragment",
+        "may_have_output",
         "ocsp_staple",
         "peer_closed",
         "plaintext_received",
@@ -198,6 +200,7 @@ class Connection:
         self.traced = False
         self.logs_keys = False
         self.max_send_fragment = MAX_PLAINTEXT_RECORD
+        self.may_have_output = False
         self.ciphertext_received = 0
         self.ciphertext_sent = 0
         self.plaintext_received = 0
@@ -464,7 +467,8 @@ class Connection:
             self._replace_rbio(bio)
             self._borrowed = source
         else:
-            self.settle()
+            if self._borrowed is not None:
+                self.settle()
             _BIO_write(self._rbio, source, length)
             if length > _SMALL:
                 self._rbio_grown = True
@@ -519,6 +523,7 @@ class Connection:
             How many bytes of the buffer are used now.
         """
         moved: int = _BIO_read(self._wbio, buffers.outgoing + used, OUTGOING_SIZE - used)
+        self.may_have_output = used + max(moved, 0) == OUTGOING_SIZE
         if moved <= 0:
             return used
         self.ciphertext_sent += moved
@@ -549,6 +554,7 @@ class Connection:
             return 0 if self.peer_closed else None
         ssl = self._ssl
         total = 0
+        self.may_have_output = True
         _ERR_clear_error()
         while total < size:
             count = _SSL_read(ssl, destination + total, size - total)
@@ -570,7 +576,8 @@ class Connection:
                 self._keep_error()
             break
         self.plaintext_received += total
-        self.settle()
+        if self._borrowed is not None:
+            self.settle()
         if total or self.peer_closed:
             return total
         if self._interruption is not None:
@@ -592,6 +599,7 @@ class Connection:
             raise self._error.again()
         if self._digested:
             return False
+        self.may_have_output = True
         _ERR_clear_error()
         count = lib.SSL_peek(self._ssl, buffers.plaintext, 1)
         status = _SSL_get_error(self._ssl, count)
@@ -627,6 +635,7 @@ class Connection:
         outgoing = buffers.outgoing
         fragment = self.max_send_fragment
         offset_before, used_before = offset, used
+        self.may_have_output = True
         _ERR_clear_error()
         while offset < length and used <= OUTGOING_SIZE - MAX_CIPHERTEXT_RECORD:
             count = _SSL_write(ssl, source + offset, min(length - offset, fragment))
@@ -636,6 +645,8 @@ class Connection:
                 raise self._keep_error().again()
             offset += count
             used += _BIO_read(wbio, outgoing + used, OUTGOING_SIZE - used)
+        else:
+            self.may_have_output = False
         self.plaintext_sent += offset - offset_before
         self.ciphertext_sent += used - used_before
         if used - used_before > _SMALL:
@@ -647,6 +658,7 @@ class Connection:
 
         A second ``SSL_shutdown`` would look for the peer's, and end the connection over data before it.
         """
+        self.may_have_output = True
         lib.SSL_shutdown(self._ssl)
         error_queue.drain()
 
@@ -664,6 +676,7 @@ class Connection:
         if self._error is not None:
             raise self._error.again()
         result = 0
+        self.may_have_output = True
         if self.early_data_left is None or self._pass_early_data():
             result = lib.SSL_do_handshake(self._ssl)
         status = _SSL_get_error(self._ssl, result)
