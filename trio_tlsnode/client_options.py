@@ -29,9 +29,10 @@ class ClientStreamOptions(TypedDict, total=False):
         server_name: The name to send as SNI and to verify; ``""`` sends none.  Default: `host`, if it is a
             name.
         check_server_identity: Called with the name and the certificate once its chain is trusted; raises, or
-            returns an exception, to refuse.  It may not be async.
+            returns an exception, to refuse.  It may not be async.  The standard check takes no URI for a
+            name; who trusts a SPIFFE ID needs a check of his own.
         min_dh_size: The smallest finite-field Diffie-Hellman group of TLS 1.2 to accept, in bits; 1024 by
-            default.
+            default, as in Node, and 2048 is wise.
         confirm: Let the handshake wait until the server has accepted our certificate, which in TLS 1.3 it
             says only afterwards, by a session ticket or its first data.  A server that does neither before it
             has heard from us makes this wait for the time-out.
@@ -46,7 +47,7 @@ class ClientStreamOptions(TypedDict, total=False):
             says that there must be ("must staple", RFC 7633); "require" does not.
         session: A session to resume, from `TLSStream.session`, `TLSStream.sessions` or `on_session` of an
             earlier connection, in any process.  Where it cannot be used, or was made for another name or
-            under another trust, the handshake is a full one.
+            under another trust, the handshake is a full one; only `ConnectionInfo.session_reused` tells.
         on_session: Called with each session that can be resumed later, at the end of the handshake in TLS 1.2
             and when a ticket is read in TLS 1.3.  It may not be async; what it raises fails the connection.
         psk: Called with the server's hint, or None as always in TLS 1.3; returns a `PreSharedKey`.  None does

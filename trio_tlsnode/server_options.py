@@ -63,7 +63,8 @@ class ServerOptions(TypedDict, total=False):
             and those of TLS 1.2 that the server keeps (``SSL_OP_NO_TICKET``).  Application data waits for it.
             May be async.
         ticket_rotation: After how many seconds the keys of session tickets are replaced; the old ones are
-            honoured for as long again.  None keeps them.
+            honoured for as long again.  None keeps them.  They are in memory only, and belong on no disk: up
+            to TLS 1.2, who finds them reads all that was recorded under them.
         psk: Called with the stream and the identity of a pre-shared key; returns the key, a `PreSharedKey`,
             or None if nobody has this identity.  May be async in TLS 1.3, where the identity is in the
             ClientHello; in TLS 1.2 it comes when OpenSSL cannot wait.  Identities of TLS 1.3 are tried in the
@@ -85,7 +86,8 @@ class ServerOptions(TypedDict, total=False):
         trace: What is told of each message: a function that is called with each line and the stream, True for
             lines on the standard error, or `HandshakeTrace` for one at each `TLSStream.trace`.
         renegotiation_limit: How often a client of TLS 1.2 may renegotiate within `renegotiation_window`; by
-            default what `trio_tlsnode.defaults` says.
+            default what `trio_tlsnode.defaults` says.  Leave it alone, or lower it: a renegotiation costs the
+            server much more than the client.
         renegotiation_window: A time in seconds.
         https_compatible: Take the end of the transport for the peer's goodbye (RFC 2818), as HTTP/1.1 peers
             and Node do; data may have been cut off.
