@@ -951,13 +951,16 @@ async def test_who_closes_half_way_says_no_goodbye() -> None:
             await read_on(server)
 
 
+@pytest.mark.parametrize("half_is_read", [False, True])
 @pytest.mark.parametrize("role", ["client", "server"])
-def test_it_begins_when_a_record_that_has_come_in_part_is_whole(role: str) -> None:
+def test_it_begins_when_a_record_that_has_come_in_part_is_whole(role: str, half_is_read: bool) -> None:
     client, server = engines()
     starting, other = (client, server) if role == "client" else (server, client)
     other.write(bytes(10_000))
     ciphertext = other.drain()
     starting.feed(ciphertext[:5000])
+    if half_is_read:
+        assert starting.read() is Want.READ
     starting.renegotiate(request_cert=False)
     assert starting.finish_handshake() is Want.READ
     starting.feed(ciphertext[5000:])

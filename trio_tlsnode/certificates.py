@@ -17,7 +17,7 @@ import re
 import ssl
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,7 +32,7 @@ Name = dict[str, str | tuple[str, ...]]
 """A distinguished name: OpenSSL's short names to values, a tuple where an attribute is repeated."""
 
 
-MOST_REMEMBERED = 8192
+MOST_REMEMBERED: Final = 8192
 """Of certificates up to this size, in bytes, something is remembered: peers choose what they present."""
 
 

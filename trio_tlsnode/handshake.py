@@ -368,7 +368,7 @@ class Handshake(Outcome):
         self.info = self._negotiated_info(negotiated)
         self.verification = self.flight = self._psk_choice = self._psk_without_hint = None
         if negotiated.protocol != "TLSv1.3":
-            self.watch_handshakes()
+            self.watch()
         if self.trace is not None:
             self._tell("trace", self.trace.finished, self.info, self._clock())
             if self._error is not None:
@@ -482,7 +482,7 @@ class Handshake(Outcome):
         return ProtocolError("the client changed the server name", code="ERR_SSL_BAD_EXTENSION")
 
     def release(self) -> None:
-        """Free the ``SSL`` now, and what was read for it.  May be called again."""
+        """Let go of the ClientHello's bytes and of the callbacks, too."""
         super().release()
         self._find_psk = self._psk = self._psk_choice = self._psk_without_hint = self._malformed = None
         if self._reader is not None:

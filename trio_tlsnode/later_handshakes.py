@@ -27,13 +27,15 @@ _MOST_BACKLOG: Final = 1024 * 1024
 class LaterHandshakes(Resumption):
     """The handshakes of a connection that is secure."""
 
-    __slots__ = ("_asked", "_backlog", "_begun", "_last_finished", "_renegotiation_limit")
+    __slots__ = ("_asked", "_backlog", "_begun", "_last_finished", "_renegotiating", "_renegotiation_limit")
 
     def _set_up_later_handshakes(self, limit: RenegotiationLimit) -> None:
         self._renegotiation_limit = limit
         # Whether we have asked for one.
         self._asked = False
-        # The peer's Finished message before it, and how many were begun by us.
+        # Whether a handshake is going on that is not the first.
+        self._renegotiating = False
+        # The peer's Finished message before the handshake that is going on, and how many were begun by us.
         self._last_finished = b""
         self._begun = 0
         # Decrypted while a handshake was waited for.
@@ -198,6 +200,6 @@ class LaterHandshakes(Resumption):
         self._renegotiation_limit.disable()
 
     def release(self) -> None:
-        """Free the ``SSL`` now, and what was read for it.  May be called again."""
+        """Let go of what was decrypted for whoever would have read, too."""
         super().release()
         self._backlog.clear()

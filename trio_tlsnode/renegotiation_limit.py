@@ -23,14 +23,14 @@ class RenegotiationLimit:
     __slots__ = ("_limit", "_times", "_window")
 
     def __init__(self, limit: int | None, window: float | None) -> None:
-        # None: not at all.
+        # None: `disable` was called.
         self._limit: int | None = check_limit(
             "renegotiation_limit", defaults.renegotiation_limit if limit is None else limit
         )
         self._window = check_seconds(
             "renegotiation_window", defaults.renegotiation_window if window is None else window
         )
-        # As far as they count.
+        # When the peer has renegotiated within the window; made when it first does.
         self._times: deque[float] | None = None
 
     @property

@@ -32,7 +32,6 @@ class Resumption(Handshake):
         "_early_data",
         "_offered",
         "_offered_chains",
-        "_renegotiating",
         "_session_listeners",
         "_watches_tickets",
     )
@@ -45,8 +44,6 @@ class Resumption(Handshake):
         self._offered_chains: PeerChains | None = None
         self._session_listeners: list[SessionCallback] = []
         self._watches_tickets = False
-        # Whether a handshake is going on that is not the first.
-        self._renegotiating = False
 
     def _use_session(
         self, session: bytes | bytearray | memoryview | None, on_session: SessionCallback | None
@@ -126,7 +123,7 @@ class Resumption(Handshake):
         """Let `ticket_arrived` tell when a session ticket has been read after the handshake."""
         self._watches_tickets = True
         if self.info is not None:
-            super().watch_tickets()
+            self.watch()
 
     def current_session(self) -> bytes | None:
         """Return the DER of the session that the connection has now; a client's says for which name it is."""
@@ -138,8 +135,8 @@ class Resumption(Handshake):
     def on_ticket(self) -> None:
         """Tell of a session, as its ticket has just been read."""
         super().on_ticket()
-        if self.info is None or self._renegotiating:
-            # Up to TLS 1.2: the session is what it will be at the end of the handshake.
+        if self.info is None or self.info.protocol != "TLSv1.3":
+            # The session is what it will be at the end of the handshake, and is told of then.
             return
         try:
             self._tell_session()
@@ -201,14 +198,7 @@ class Resumption(Handshake):
             self._early_data_accepted = False
 
     def do_handshake(self) -> ConnectionInfo | Want:
-        """Do what can be done of the handshake.  A server that was told nothing chooses its own context.
-
-        Returns:
-            What was negotiated, or `Want.READ`.  In both cases there may be ciphertext to drain first.
-
-        Raises:
-            ConnectionFailed: the handshake failed; the alert for the peer is to be drained.
-        """
+        """Do what can be done of the handshake, early data first; otherwise as `Handshake.do_handshake`."""
         if self._early_data is not None:
             self._send_early_data(self._early_data)
         return super().do_handshake()
@@ -238,12 +228,12 @@ class Resumption(Handshake):
         info = super()._finish()
         if self._watches_tickets:
             # Not before: OpenSSL calls back at each step.
-            super().watch_tickets()
+            self.watch()
         if info.protocol != "TLSv1.3" and not self.server_side and self._session_listeners:
             self._tell_older_session()
         return info
 
     def release(self) -> None:
-        """Free the ``SSL`` now, and what was read for it.  May be called again."""
+        """Let go of the session listeners, too."""
         super().release()
         self._session_listeners.clear()

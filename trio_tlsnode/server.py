@@ -518,8 +518,6 @@ class TLSServer:
         for scope in self._accepting:
             scope.cancel()
         await trio.lowlevel.checkpoint()
-        while self._listening:
-            await self._ended.park()
         with trio.move_on_after(seconds):
             await self._all_ended()
         for scope in self._connections:
@@ -528,7 +526,7 @@ class TLSServer:
         self._client_errors.close()
 
     async def _all_ended(self) -> None:
-        while self._connections:
+        while self._connections or self._listening:
             await self._ended.park()
 
     def __repr__(self) -> str:

@@ -32,7 +32,6 @@ PSKAnswer = bytes | bytearray | memoryview | PreSharedKey | None
 ServerPSKCallback = Callable[["TLSStream", str], "PSKAnswer | Awaitable[PSKAnswer]"]
 """A server's ``psk``: given the stream and the identity that the client names; returns its key, or None."""
 
-
 ResumeCallback = Callable[["Choice"], "bool | Awaitable[bool]"]
 """``resume``: given what a client that wants to resume a session offers; returns whether it may."""
 

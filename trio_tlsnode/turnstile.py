@@ -43,7 +43,7 @@ class Turnstile(trio.abc.Instrument):
             await self._waiting.park()
             if self._left == STEPS_PER_TURN:
                 self._wake_next()
-        elif not self._left:
+        elif self._left <= 0:
             self._taken = True
             try:
                 await trio.lowlevel.checkpoint()

@@ -27,6 +27,7 @@ _SSL_read = lib.SSL_read
 _SSL_write = lib.SSL_write
 _SSL_get_error = lib.SSL_get_error
 _SSL_pending = lib.SSL_pending
+_SSL_renegotiate_pending = lib.SSL_renegotiate_pending
 # What others have left in the thread's queue would be taken for the connection's own failure.
 _ERR_clear_error = lib.ERR_clear_error
 _BIO_read = lib.BIO_read
@@ -123,7 +124,7 @@ class Connection:
         logs_keys: Whether `on_key` is called with the secrets; to be set before `open`.
         may_have_output: Whether OpenSSL may have had something to say since all of it was drained.
         max_send_fragment: The most plaintext in a record, in bytes.
-        ticket_arrived: Whether a session ticket has been read, once `watch_tickets` was called.
+        ticket_arrived: Whether a session ticket has been read, since `watch` was called.
         ciphertext_received: What was fed so far, in bytes.
         ciphertext_sent: What was drained so far, in bytes.
         plaintext_received: What was decrypted so far, in bytes.
@@ -266,8 +267,8 @@ class Connection:
         """The ``SSL *``, or None."""
         return self._ssl
 
-    def watch_tickets(self) -> None:
-        """Let `ticket_arrived` tell when a session ticket has been read."""
+    def watch(self) -> None:
+        """Let `on_ticket`, `on_handshake_start`, `on_handshake_done` and `on_finished` be called."""
         lib.SSL_set_info_callback(self._ssl, callbacks.on_info)
 
     def offer_session(self, session: bytes) -> bool:
@@ -294,10 +295,6 @@ class Connection:
         destination = ffi.new("unsigned char[]", length)
         lib.i2d_SSL_SESSION(pointer, ffi.new("unsigned char **", destination))
         return bytes(ffi.buffer(destination, length))
-
-    def watch_handshakes(self) -> None:
-        """Let `on_handshake_start`, `on_handshake_done` and `on_finished` be called from now on."""
-        lib.SSL_set_info_callback(self._ssl, callbacks.on_info)
 
     def on_ticket(self) -> None:
         """Take note of a session ticket that has just been read."""
@@ -421,7 +418,7 @@ class Connection:
         Raises:
             ConnectionFailed: the client has not said that it may be asked.
         """
-        self.watch_handshakes()
+        self.watch()
         if lib.SSL_verify_client_post_handshake(self._ssl) != 1:
             raise error_queue.connection_error()
         self._digested = False
@@ -562,7 +559,12 @@ class Connection:
                 total += count
                 if self._undigested - total < _TWO_RECORDS:
                     # Nothing whole is left.  To ask costs less than to be told so by another SSL_read.
-                    if not _SSL_pending(ssl) and _BIO_get_mem_data(self._rbio, _no_data) <= 0:
+                    if (
+                        not _SSL_pending(ssl)
+                        and _BIO_get_mem_data(self._rbio, _no_data) <= 0
+                        # It begins only now, as no record is there in part any more.
+                        and not _SSL_renegotiate_pending(ssl)
+                    ):
                         self._all_digested()
                     break
                 continue
@@ -646,7 +648,7 @@ class Connection:
             offset += count
             used += _BIO_read(wbio, outgoing + used, OUTGOING_SIZE - used)
         else:
-            self.may_have_output = False
+            self.may_have_output = used == OUTGOING_SIZE
         self.plaintext_sent += offset - offset_before
         self.ciphertext_sent += used - used_before
         if used - used_before > _SMALL:
