@@ -226,7 +226,7 @@ def test_garbage_is_a_typed_error_at_the_latest_when_it_ends(
 def test_before_the_handshake_there_is_no_data() -> None:
     for engine in engines():
         assert engine.info is None
-        for call in (engine.read, lambda: engine.write(b"x"), engine.shutdown):  # noqa: B023
+        for call in (engine.read, lambda: engine.write(b"x"), engine.shutdown):  # noqa: B023 - called in this turn of the loop
             with pytest.raises(NeedHandshakeError):
                 call()
     client, server = engines()
